@@ -1,0 +1,244 @@
+//! Runs a reduce in the coordinator and stores its result once.
+//!
+//! A reduce is a function of the pinned objects, so coordinators that race compute the same
+//! bytes; the first stored result is what all of them go on with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use gleaner_schemas::{
+    AttemptId, ContentHash, Failure, FailureKind, Fingerprint, Lanes, PhaseManifest, ReduceResult,
+    SideInput, TableFile,
+};
+use gleaner_storage::table::{BlockingIo, TableReader};
+use gleaner_storage::{Output, TableEncoder, layout};
+use gleaner_workers::entropy::Entropy;
+use gleaner_workers::stage::{ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind};
+use serde_json::json;
+
+use crate::dispatch::retrying;
+use crate::run_error::RunError;
+use gleaner_workers::shutdown::Shutdown;
+
+/// What a reduce is run with.
+#[derive(Debug)]
+pub struct Reducer<'a> {
+    /// The output.
+    pub output: &'a Output,
+    /// For reads on the blocking thread.
+    pub io: &'a BlockingIo,
+    /// Random bits for attempt ids.
+    pub entropy: &'a dyn Entropy,
+    /// Whether somebody asked to stop.
+    pub shutdown: &'a Shutdown,
+    /// Bytes that the tables of a reduce may have.
+    pub memory_bytes: u64,
+}
+
+/// A reduce with everything that it reads.
+#[derive(Debug)]
+pub struct PlannedReduce {
+    /// Name of the stage.
+    pub stage: String,
+    /// The reduce.
+    pub phase: ReducePhase,
+    /// Manifests of the maps that it reads, by phase name.
+    pub inputs: BTreeMap<String, PhaseManifest>,
+    /// Its side inputs.
+    pub side_inputs: Vec<SideInput>,
+}
+
+impl PlannedReduce {
+    /// A hash of everything that the result depends on.
+    #[must_use]
+    pub fn id(&self, kind: &dyn StageKind) -> Fingerprint {
+        let inputs: BTreeMap<_, _> = self
+            .inputs
+            .iter()
+            .map(|(phase, manifest)| (phase, manifest.content()))
+            .collect();
+        let side_inputs: Vec<_> = self
+            .side_inputs
+            .iter()
+            .map(|side_input| (&side_input.name, &side_input.content))
+            .collect();
+        Fingerprint::of(
+            "reduce",
+            &(
+                (kind.name(), kind.code_version(), &self.phase.name),
+                &self.phase.params,
+                inputs,
+                side_inputs,
+            ),
+        )
+    }
+}
+
+impl Reducer<'_> {
+    /// The stored result, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn stored(
+        &self,
+        reduce: &PlannedReduce,
+        kind: &dyn StageKind,
+    ) -> Result<Option<ReduceResult>, RunError> {
+        let key = layout::reduce(&reduce.stage, &reduce.phase.name, &reduce.id(kind));
+        retrying(self.shutdown, || self.output.get_json(&key, "result of a reduce")).await
+    }
+
+    /// Runs the reduce and stores its result.
+    ///
+    /// # Errors
+    ///
+    /// Where the method has no answer, or of the store.
+    pub async fn run(
+        &self,
+        reduce: PlannedReduce,
+        kind: &dyn StageKind,
+        stage: &Arc<dyn Stage>,
+    ) -> Result<ReduceResult, RunError> {
+        let id = reduce.id(kind);
+        let stage_name = reduce.stage.clone();
+        let phase_name = reduce.phase.name.clone();
+        let computed = self.compute(reduce, Arc::clone(stage)).await?;
+        let mut tables = BTreeMap::new();
+        for (table, batches) in &computed.tables {
+            let file = self.write_table(&stage_name, table, &id, batches).await?;
+            tables.insert(table.clone(), file);
+        }
+        let result = ReduceResult {
+            format: ReduceResult::FORMAT,
+            stage: stage_name.clone(),
+            phase: phase_name.clone(),
+            id: id.clone(),
+            facts: computed.facts,
+            tables,
+        };
+        let key = layout::reduce(&stage_name, &phase_name, &id);
+        retrying(self.shutdown, || {
+            self.output.create_json(&key, "result of a reduce", result.clone())
+        })
+        .await
+    }
+
+    async fn compute(
+        &self,
+        reduce: PlannedReduce,
+        stage: Arc<dyn Stage>,
+    ) -> Result<ReduceOutput, RunError> {
+        let mut inputs = StoredInputs {
+            output: self.output.clone(),
+            io: self.io.clone(),
+            manifests: reduce.inputs,
+            side_inputs: reduce.side_inputs,
+        };
+        let phase = reduce.phase;
+        let computed = tokio::task::spawn_blocking(move || stage.reduce(&phase, &mut inputs)).await;
+        match computed {
+            Ok(computed) => Ok(computed?),
+            Err(error) => Err(RunError::Internal(format!("a reduce panicked: {error}"))),
+        }
+    }
+
+    async fn write_table(
+        &self,
+        stage: &str,
+        table: &str,
+        id: &Fingerprint,
+        batches: &[RecordBatch],
+    ) -> Result<TableFile, RunError> {
+        let Some(first) = batches.first() else {
+            return Err(RunError::Internal(format!(
+                "the reduce of stage {stage} gave table {table} without a schema"
+            )));
+        };
+        let mut encoder = TableEncoder::new(first.schema(), self.memory_bytes)?;
+        for batch in batches {
+            encoder.write(batch)?;
+        }
+        let rows = encoder.rows();
+        let bytes = encoder.finish(&Lanes::default(), &json!({ "reduce": id, "table": table }))?;
+        let folder = layout::table_folder(&format!("{stage}_{table}"));
+        let file = put_table(self.output, self.entropy, self.shutdown, &folder, id, bytes).await?;
+        Ok(TableFile { rows, ..file })
+    }
+}
+
+/// Puts one object of a table that the coordinator wrote. `rows` is left at zero.
+///
+/// # Errors
+///
+/// Of the store.
+pub(crate) async fn put_table(
+    output: &Output,
+    entropy: &dyn Entropy,
+    shutdown: &Shutdown,
+    folder: &str,
+    id: &Fingerprint,
+    bytes: Bytes,
+) -> Result<TableFile, RunError> {
+    let checksum = ContentHash::of(&bytes);
+    // The nonce is the upper half, so it fits.
+    let attempt = AttemptId::new((entropy.next_u64() >> 32) as u32, &checksum);
+    let task = Fingerprint::of("table", &(folder, id)).into();
+    let path = layout::attempt(folder, &task, &attempt, 1);
+    retrying(shutdown, || output.put(&path, bytes.clone())).await?;
+    Ok(TableFile {
+        path,
+        rows: 0,
+        bytes: bytes.len() as u64,
+        checksum,
+        task: Some(task),
+        lanes: Lanes::default(),
+        inputs: Vec::new(),
+    })
+}
+
+struct StoredInputs {
+    output: Output,
+    io: BlockingIo,
+    manifests: BTreeMap<String, PhaseManifest>,
+    side_inputs: Vec<SideInput>,
+}
+
+impl ReduceInputs for StoredInputs {
+    fn for_each(
+        &mut self,
+        phase: &str,
+        each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let manifest = self.manifests.get(phase).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Permanent,
+                format!("the reduce does not read phase {phase}"),
+            )
+        })?;
+        for attempt in &manifest.attempts {
+            let uri = self.output.uri_of(&attempt.path);
+            let mut reader = TableReader::open(&self.io, &uri, None)?;
+            while let Some(batch) = reader.next_batch()? {
+                each(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn side_input(&mut self, name: &str) -> Result<Vec<RecordBatch>, Failure> {
+        let side_input = self
+            .side_inputs
+            .iter()
+            .find(|side_input| side_input.name == name)
+            .ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Permanent,
+                    format!("the reduce has no side input {name}"),
+                )
+            })?;
+        gleaner_storage::table::read_whole(&self.io, &side_input.uri, &side_input.content)
+    }
+}

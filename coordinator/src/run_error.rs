@@ -1,0 +1,83 @@
+//! How a run can end without success. One variant per thing that the caller does about it.
+
+use gleaner_schemas::job::JobError;
+use gleaner_schemas::{Failure, FailureKind};
+use gleaner_storage::OutputError;
+
+/// A run that did not end well. Work that was committed is kept in every case.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The job file is wrong; each error has its place in it.
+    #[error("{}", .0.first().map_or("the job file is not valid", |error| error.message.as_str()))]
+    Job(Vec<JobError>),
+    /// The job, its inputs or its output cannot be used as they are.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+    /// Tasks or rows were given up beyond what the job allows.
+    #[error("{message}")]
+    Quarantined {
+        /// How many, where, and the first causes.
+        message: String,
+    },
+    /// Something outside cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Somebody asked to stop.
+    #[error("interrupted; what is committed is kept, run the job again to go on")]
+    Interrupted,
+    /// Something that should not happen.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl RunError {
+    /// A usage error with advice.
+    #[must_use]
+    pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+
+    /// The exit code of the program, as documented for users.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Internal(_) => 1,
+            Self::Job(_) | Self::Usage { .. } => 2,
+            Self::Quarantined { .. } => 3,
+            Self::Unreachable(_) => 4,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<JobError> for RunError {
+    fn from(error: JobError) -> Self {
+        Self::Job(vec![error])
+    }
+}
+
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Transient => Self::Unreachable(failure.to_string()),
+            FailureKind::Permanent | FailureKind::Memory => Self::Usage {
+                message: failure.to_string(),
+                help: None,
+            },
+        }
+    }
+}
+
+impl From<OutputError> for RunError {
+    fn from(error: OutputError) -> Self {
+        Failure::from(error).into()
+    }
+}

@@ -1,0 +1,121 @@
+//! The suite that every adapter of [`TaskQueue`] passes.
+//!
+//! It asserts, so it belongs into tests; it is public because adapters live in several crates.
+
+use std::time::Duration;
+
+use gleaner_schemas::{Fingerprint, RunId, TaskMessage};
+
+use crate::{Delivery, TaskQueue};
+
+/// Longer than any adapter takes to deliver a message that is there.
+const DELIVERY_MAX: Duration = Duration::from_secs(30);
+/// Long enough to see that a message that must not come does not come.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// A message that differs from others by its number.
+#[must_use]
+pub fn message(task_idx: u64) -> TaskMessage {
+    TaskMessage {
+        format: TaskMessage::FORMAT,
+        run: RunId::new(1),
+        output: "memory://conformance".to_owned(),
+        stage: "stage".to_owned(),
+        phase: "phase".to_owned(),
+        plan: Fingerprint::of("plan", "conformance").into(),
+        task_idx,
+        task: Fingerprint::of("task", &task_idx).into(),
+    }
+}
+
+/// Runs every check, each on a fresh queue.
+///
+/// # Panics
+///
+/// If the adapter does not conform.
+pub async fn check_all<Q, F, Fut>(fresh_queue: F)
+where
+    Q: TaskQueue,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Q>,
+{
+    every_task_is_delivered(&fresh_queue().await).await;
+    an_acknowledged_task_does_not_come_again(&fresh_queue().await).await;
+    a_dropped_delivery_comes_again(&fresh_queue().await).await;
+    a_cancelled_receive_loses_nothing(&fresh_queue().await).await;
+    a_waiting_receiver_is_woken(&fresh_queue().await).await;
+}
+
+async fn receive(queue: &impl TaskQueue) -> Delivery {
+    match tokio::time::timeout(DELIVERY_MAX, queue.receive()).await {
+        Ok(Ok(delivery)) => delivery,
+        other => panic!("no delivery: {other:?}"),
+    }
+}
+
+async fn publish(queue: &impl TaskQueue, numbers: std::ops::Range<u64>) {
+    let messages: Vec<_> = numbers.map(message).collect();
+    if let Err(error) = queue.publish(&messages).await {
+        panic!("cannot publish: {error}");
+    }
+}
+
+async fn ack(delivery: Delivery) {
+    if let Err(error) = delivery.ack().await {
+        panic!("cannot acknowledge: {error}");
+    }
+}
+
+async fn assert_silent(queue: &impl TaskQueue) {
+    let received = tokio::time::timeout(SILENCE, queue.receive()).await;
+    assert!(received.is_err(), "unexpected delivery: {received:?}");
+}
+
+async fn every_task_is_delivered(queue: &impl TaskQueue) {
+    publish(queue, 0..20).await;
+    let mut numbers = Vec::new();
+    for _ in 0..20 {
+        let delivery = receive(queue).await;
+        numbers.push(delivery.task.task_idx);
+        ack(delivery).await;
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+}
+
+async fn an_acknowledged_task_does_not_come_again(queue: &impl TaskQueue) {
+    publish(queue, 0..1).await;
+    ack(receive(queue).await).await;
+    assert_silent(queue).await;
+}
+
+async fn a_dropped_delivery_comes_again(queue: &impl TaskQueue) {
+    publish(queue, 0..1).await;
+    drop(receive(queue).await);
+    let again = receive(queue).await;
+    assert_eq!(again.task, message(0));
+    ack(again).await;
+    assert_silent(queue).await;
+}
+
+async fn a_cancelled_receive_loses_nothing(queue: &impl TaskQueue) {
+    assert_silent(queue).await;
+    publish(queue, 0..1).await;
+    for _ in 0..3 {
+        drop(tokio::time::timeout(Duration::ZERO, queue.receive()).await);
+    }
+    ack(receive(queue).await).await;
+    assert_silent(queue).await;
+}
+
+async fn a_waiting_receiver_is_woken(queue: &impl TaskQueue) {
+    let (first, second, ()) = tokio::join!(receive(queue), receive(queue), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        publish(queue, 0..2).await;
+    });
+    let mut numbers = [first.task.task_idx, second.task.task_idx];
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1]);
+    ack(first).await;
+    ack(second).await;
+}

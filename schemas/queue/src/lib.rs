@@ -1,0 +1,108 @@
+//! The queue: it says that *someone should do this*; the store alone says *this is done*.
+//!
+//! Delivery is at least once and in no order. Losing every message loses no work: the
+//! coordinator offers open tasks again. So the port is two methods, and an adapter may be as
+//! unreliable as a broker without persistence.
+
+mod memory;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use gleaner_schemas::{Failure, FailureKind, TaskMessage};
+
+pub use memory::MemoryQueue;
+
+/// Hands tasks to workers, at least once, in no order.
+#[async_trait]
+pub trait TaskQueue: Debug + Send + Sync {
+    /// Puts tasks on the queue. On return they are as durable as the queue can make them; after
+    /// an error some of them may be on the queue all the same.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached or does not confirm in time.
+    async fn publish(&self, tasks: &[TaskMessage]) -> Result<(), QueueError>;
+
+    /// Waits for a task. Cancel-safe: dropping the future loses no task.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached; [`QueueError::Closed`] when nothing will ever come again.
+    async fn receive(&self) -> Result<Delivery, QueueError>;
+}
+
+/// A task on loan. Acknowledge it once the store holds its outcome; dropping it gives it back.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The task.
+    pub task: TaskMessage,
+    receipt: Option<Box<dyn Receipt>>,
+}
+
+impl Delivery {
+    /// A delivery of `task` that `receipt` settles.
+    #[must_use]
+    pub fn new(task: TaskMessage, receipt: Box<dyn Receipt>) -> Self {
+        Self {
+            task,
+            receipt: Some(receipt),
+        }
+    }
+
+    /// Takes the task off the queue for good. If that fails the task will come again, which does
+    /// no harm.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    pub async fn ack(mut self) -> Result<(), QueueError> {
+        match self.receipt.take() {
+            Some(receipt) => receipt.ack().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            receipt.give_back();
+        }
+    }
+}
+
+/// How an adapter settles a delivery. Exactly one of the two methods is called, once.
+#[async_trait]
+pub trait Receipt: Debug + Send + Sync {
+    /// Takes the task off the queue.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    async fn ack(self: Box<Self>) -> Result<(), QueueError>;
+
+    /// Makes the task available again. Must not block.
+    fn give_back(self: Box<Self>);
+}
+
+/// The queue did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// It cannot be reached, or did not answer in time: try again.
+    #[error("the queue is unreachable: {0}")]
+    Unreachable(String),
+    /// It was closed on purpose.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        Self::new(FailureKind::Transient, error.to_string())
+    }
+}
+
+/// What every adapter must do. Tests of adapters call [`conformance::check_all`].
+pub mod conformance;

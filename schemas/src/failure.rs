@@ -1,0 +1,115 @@
+//! What went wrong, in a form that survives the wire.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What the receiver of a failure must do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Store, network, throttling, timeout, worker lost: try again, later.
+    Transient,
+    /// The slot's memory budget was exceeded: try with a smaller shard or a larger budget.
+    Memory,
+    /// Parameters, columns or contents: trying again cannot help.
+    Permanent,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Transient => "transient",
+            Self::Memory => "memory",
+            Self::Permanent => "permanent",
+        })
+    }
+}
+
+/// Where in the input a failure or a rejected row stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Name of the file, as the job names it.
+    pub file: String,
+    /// Row group within the file, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_group: Option<u32>,
+    /// Row within the file, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<u64>,
+}
+
+impl Place {
+    /// A place that is a whole file.
+    #[must_use]
+    pub fn file(name: impl Into<String>) -> Self {
+        Self {
+            file: name.into(),
+            row_group: None,
+            row: None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(row_group) = self.row_group {
+            write!(f, ", row group {row_group}")?;
+        }
+        if let Some(row) = self.row {
+            write!(f, ", row {row}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The failure of one attempt at a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}{message}", place.as_ref().map(|p| format!("{p}: ")).unwrap_or_default())]
+pub struct Failure {
+    /// What to do about it.
+    pub kind: FailureKind,
+    /// What was tried and what was found, with all causes.
+    pub message: String,
+    /// Where it happened, if it concerns the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl Failure {
+    /// A failure without a place.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            place: None,
+        }
+    }
+
+    /// The same failure, at `place` unless it names one already.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place.get_or_insert(place);
+        self
+    }
+}
+
+/// Joins an error and its sources into one line: `message: cause: cause`.
+///
+/// A source whose text the message before it repeats already is left out.
+#[must_use]
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,36 @@
+//! The words of Gleaner: job file, task, plan, manifest, version, columns and failures.
+//!
+//! This crate does no I/O and nothing asynchronous. Everything that crosses a boundary (queue,
+//! object store, command line) is one of its types, so that coordinator and workers can be of
+//! different builds and still agree or refuse.
+//!
+//! # Invariants
+//!
+//! 1. An object, a plan and a manifest never change once they exist. Workers never delete.
+//! 2. An object that is visible is complete.
+//! 3. Readers go through a manifest. When a run ends, attempts that lost are removed.
+//! 4. A task's rows are a function of (stage, parameters, side inputs, shard, seed). Where the
+//!    world answers differently each time, the pinned attempt is the truth for later phases.
+//! 5. Each input row comes out in exactly one lane: ok, ineligible, rejected, failed.
+//! 6. A delivery is acknowledged only after the store holds its outcome.
+
+pub mod columns;
+pub mod failure;
+pub mod identity;
+pub mod job;
+pub mod lanes;
+pub mod manifest;
+pub mod plan;
+pub mod units;
+
+pub use failure::{Failure, FailureKind, Place};
+pub use identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
+pub use lanes::Lanes;
+pub use manifest::{
+    PhaseManifest, PinnedAttempt, QuarantinedTask, ReduceResult, Reuse, TableFile, TableVersion,
+    Version, VersionStage,
+};
+pub use plan::{
+    DocumentColumns, FileFormat, PhasePlan, Reader, Shard, SideInput, Slice, SourceFile, Task,
+    TaskMessage,
+};

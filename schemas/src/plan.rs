@@ -1,0 +1,263 @@
+//! What is to be done: source files, slices, shards, tasks, the plan of a phase, the message.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::identity::{ContentHash, Fingerprint, PlanId, RunId, TaskId};
+
+/// Format of an input file, told from its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// Apache Parquet; read by row group.
+    Parquet,
+    /// One JSON object per line; read whole.
+    Jsonl,
+    /// The same, compressed by gzip.
+    JsonlGzip,
+    /// The same, compressed by Zstandard.
+    JsonlZstd,
+}
+
+impl FileFormat {
+    /// The format that a file name's ending tells, if it is one that can be read.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+        if ends(&[".parquet", ".pq"]) {
+            Some(Self::Parquet)
+        } else if ends(&[".jsonl", ".ndjson"]) {
+            Some(Self::Jsonl)
+        } else if ends(&[".jsonl.gz", ".ndjson.gz"]) {
+            Some(Self::JsonlGzip)
+        } else if ends(&[".jsonl.zst", ".ndjson.zst"]) {
+            Some(Self::JsonlZstd)
+        } else {
+            None
+        }
+    }
+}
+
+/// One version of one file: what a task's shard refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// The file as the job names it; goes into the `input_file` column and derived ids.
+    pub name: String,
+    /// Where to read it: an absolute URI (`file:///...`, `s3://...`, `https://...`).
+    pub uri: String,
+    /// Its format.
+    pub format: FileFormat,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Text that changes whenever the content may have changed. For inputs: URI, size and etag
+    /// (or modification time); for Gleaner's own objects: task id and content hash.
+    pub identity: String,
+    /// The etag that every read must find; absent where the store has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
+/// Some row groups of a file, or all of a file that has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// The file.
+    pub file: SourceFile,
+    /// First row group and the one after the last; absent for the whole file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_groups: Option<(u32, u32)>,
+    /// Number within the file of the slice's first row.
+    pub first_row: u64,
+    /// Number of rows, where a footer told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_rows: Option<u64>,
+    /// Uncompressed bytes of the columns that are read, where a footer told them; else the
+    /// file's size.
+    pub bytes: u64,
+}
+
+/// The part of the input that one task reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// In the order in which they are read.
+    pub slices: Vec<Slice>,
+    /// Further files that rows of the slices point to (`input_file`), for stages that look
+    /// documents up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub companions: Vec<SourceFile>,
+}
+
+impl Shard {
+    /// Number of rows, if all slices know theirs.
+    #[must_use]
+    pub fn n_rows(&self) -> Option<u64> {
+        self.slices.iter().map(|slice| slice.n_rows).sum()
+    }
+
+    /// Uncompressed bytes to read.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.bytes).sum()
+    }
+}
+
+/// Which columns of a document file mean what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentColumns {
+    /// Column of the document id; absent: ids are derived as `<file>#<row>`.
+    pub id: Option<String>,
+    /// Column of the text.
+    pub text: String,
+    /// Column of the source, if there is one.
+    pub source: Option<String>,
+}
+
+/// How the slices of a phase are read into batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reader {
+    /// Documents, as batches of [`crate::columns::document_schema`].
+    Documents {
+        /// What the columns mean.
+        columns: DocumentColumns,
+        /// SQL predicate over the file's columns; other rows are not part of the input.
+        #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+        predicate: Option<String>,
+    },
+    /// A table that Gleaner wrote, as it is.
+    Table {
+        /// Columns to read, in this order.
+        columns: Vec<String>,
+    },
+}
+
+/// A small object that every task of a phase loads whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SideInput {
+    /// Name by which the stage asks for it.
+    pub name: String,
+    /// Absolute URI of the object.
+    pub uri: String,
+    /// Hash of its bytes; checked when it is loaded.
+    pub content: ContentHash,
+}
+
+/// One piece of work: a shard of a phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// See [`PhasePlan::task_id`].
+    pub id: TaskId,
+    /// What it reads.
+    pub shard: Shard,
+}
+
+/// The plan of a map phase, without its tasks, which are stored beside it in chunks of
+/// [`PhasePlan::TASKS_PER_CHUNK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhasePlan {
+    /// Version of this format: [`PhasePlan::FORMAT`].
+    pub format: u32,
+    /// Name of the stage in the job.
+    pub stage: String,
+    /// Kind of the stage.
+    pub kind: String,
+    /// Version of the code that computes the phase; a change makes all tasks new.
+    pub code_version: u32,
+    /// Name of the phase.
+    pub phase: String,
+    /// The parameters that the rows of this phase depend on, defaults expanded.
+    pub params: Value,
+    /// Side inputs of all tasks.
+    pub side_inputs: Vec<SideInput>,
+    /// How slices are read.
+    pub reader: Reader,
+    /// Folder of the attempts, relative to the output.
+    pub folder: String,
+    /// Number of tasks.
+    pub n_tasks: u64,
+    /// Number of rows to read, if all slices know theirs.
+    pub n_rows: Option<u64>,
+    /// Uncompressed bytes to read.
+    pub bytes: u64,
+    /// Budget of memory for one slot, in bytes.
+    pub memory_bytes: u64,
+    /// Longest time that one attempt may take, in milliseconds.
+    pub task_timeout_ms: u64,
+}
+
+impl PhasePlan {
+    /// The version of the format that this build writes and reads.
+    pub const FORMAT: u32 = 1;
+    /// Tasks in one chunk object.
+    pub const TASKS_PER_CHUNK: usize = 1024;
+
+    /// The id of the task that reads `shard` in this phase. Depends on nothing but what the rows
+    /// depend on: not on names of stages, on places of our own objects, on budgets or timeouts.
+    #[must_use]
+    pub fn task_id(&self, shard: &Shard) -> TaskId {
+        let contents: Vec<_> = self
+            .side_inputs
+            .iter()
+            .map(|side_input| (&side_input.name, &side_input.content))
+            .collect();
+        let slices: Vec<_> = shard
+            .slices
+            .iter()
+            .map(|slice| (&slice.file.identity, slice.row_groups))
+            .collect();
+        let companions: Vec<_> = shard.companions.iter().map(|file| &file.identity).collect();
+        Fingerprint::of(
+            "task",
+            &(
+                (&self.kind, self.code_version, &self.phase),
+                &self.params,
+                contents,
+                &self.reader,
+                slices,
+                companions,
+            ),
+        )
+        .into()
+    }
+
+    /// The id of the plan that consists of these tasks: a hash of everything in it, so that a
+    /// stored plan with this id is this plan.
+    #[must_use]
+    pub fn plan_id<'a>(&self, tasks: impl Iterator<Item = &'a TaskId>) -> PlanId {
+        let tasks: Vec<_> = tasks.collect();
+        Fingerprint::of("plan", &(self, tasks)).into()
+    }
+}
+
+/// What travels on the queue: where to find the task. Below 1 KB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskMessage {
+    /// Version of the message: [`TaskMessage::FORMAT`].
+    pub format: u32,
+    /// The run that published it.
+    pub run: RunId,
+    /// URI of the output.
+    pub output: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of the phase.
+    pub phase: String,
+    /// Id of the plan.
+    pub plan: PlanId,
+    /// Number of the task within the plan.
+    pub task_idx: u64,
+    /// Id of the task.
+    pub task: TaskId,
+}
+
+impl TaskMessage {
+    /// The version of the format that this build writes and reads.
+    pub const FORMAT: u32 = 1;
+}

@@ -1,0 +1,169 @@
+//! Rows to the bytes of a Parquet object.
+
+use std::io;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use gleaner_schemas::{Failure, FailureKind, Lanes};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use std::sync::Arc;
+
+/// Key-value metadata: [`Lanes`] as JSON.
+pub const LANES: &str = "gleaner.lanes";
+/// Key-value metadata: what made the object, as JSON.
+pub const PROVENANCE: &str = "gleaner.provenance";
+
+/// Rows per row group; small enough that readers can work in parallel, large enough that column
+/// chunks compress well.
+const ROW_GROUP_ROWS_MAX: usize = 1024 * 1024;
+/// Bytes per row group, as encoded.
+const ROW_GROUP_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Of zstd's levels, the one behind which time grows faster than size falls.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Encodes batches into one Parquet object in memory: zstd, page index, stable bytes (no clock,
+/// no random numbers, no version of ours inside).
+pub struct TableEncoder {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    bytes_max: u64,
+}
+
+impl std::fmt::Debug for TableEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableEncoder").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl TableEncoder {
+    /// An encoder that may hold `bytes_max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If Parquet cannot express the schema.
+    pub fn new(schema: SchemaRef, bytes_max: u64) -> Result<Self, Failure> {
+        // A constant that is within zstd's range; the default level stands in otherwise.
+        let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_created_by("gleaner".to_owned())
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
+            .build();
+        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(write_failure)?;
+        Ok(Self {
+            writer,
+            rows: 0,
+            bytes_max,
+        })
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    ///
+    /// Of kind memory when the object outgrows its limit; permanent if the batch does not have
+    /// the schema.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+        self.writer.write(batch).map_err(write_failure)?;
+        self.rows += batch.num_rows() as u64;
+        let bytes = (self.writer.bytes_written() + self.writer.memory_size()) as u64;
+        if bytes > self.bytes_max {
+            return Err(Failure::new(
+                FailureKind::Memory,
+                format!(
+                    "the output of one task exceeds its memory budget ({bytes} of {} bytes); \
+                     lower `task_bytes` or raise `memory` in the job file",
+                    self.bytes_max
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The finished object.
+    ///
+    /// # Errors
+    ///
+    /// If encoding the last rows fails.
+    pub fn finish(mut self, lanes: &Lanes, provenance: &serde_json::Value) -> Result<Bytes, Failure> {
+        for (key, value) in [
+            (LANES, serde_json::json!(lanes).to_string()),
+            (PROVENANCE, provenance.to_string()),
+        ] {
+            self.writer
+                .append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
+        Ok(self.writer.into_inner().map_err(write_failure)?.into())
+    }
+}
+
+fn write_failure(error: parquet::errors::ParquetError) -> Failure {
+    Failure::new(
+        FailureKind::Permanent,
+        format!("cannot encode rows as Parquet: {error}"),
+    )
+}
+
+/// What the footer of one of our objects tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFacts {
+    /// Rows in the object.
+    pub rows: u64,
+    /// Where the input rows of its task ended up.
+    pub lanes: Lanes,
+}
+
+/// Reads the footer of one of our objects.
+///
+/// # Errors
+///
+/// Of the store, or [`io::ErrorKind::InvalidData`] if it is not one of our objects.
+pub async fn read_facts(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    bytes: u64,
+) -> Result<ObjectFacts, io::Error> {
+    use parquet::arrow::async_reader::AsyncFileReader as _;
+    let mut reader =
+        ParquetObjectReader::new(Arc::clone(store), path.clone()).with_file_size(bytes);
+    let metadata = reader.get_metadata(None).await.map_err(|error| {
+        let kind = match &error {
+            parquet::errors::ParquetError::External(_) => io::ErrorKind::Other,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    })?;
+    facts_of(&metadata).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path} has no valid {LANES} metadata"),
+        )
+    })
+}
+
+fn facts_of(metadata: &ParquetMetaData) -> Option<ObjectFacts> {
+    let file = metadata.file_metadata();
+    let lanes = file
+        .key_value_metadata()?
+        .iter()
+        .find(|entry| entry.key == LANES)?;
+    Some(ObjectFacts {
+        rows: u64::try_from(file.num_rows()).ok()?,
+        lanes: serde_json::from_str(lanes.value.as_deref()?).ok()?,
+    })
+}

@@ -1,0 +1,176 @@
+//! Where every object of an output lies. No other file builds or takes apart a path.
+//!
+//! ```text
+//! OUTPUT/
+//!   manifest.json                                          copy of the newest version
+//!   <stage>/[<xx>/]<task id>-<attempt id>.parquet          rows of a stage
+//!   <stage>_model/<id>-<attempt id>.parquet                further tables
+//!   _gleaner/
+//!     job.json                                             whose output this is
+//!     versions/<N>.json                                    published versions
+//!     plans/<stage>/<phase>/<plan id>/plan.json            plan of a map phase
+//!     plans/<stage>/<phase>/<plan id>/tasks-<chunk>.json   its tasks
+//!     manifests/<stage>/<phase>/<plan id>.json             its outcome
+//!     inner/<stage>/<phase>/[<xx>/]<task id>-<attempt id>.parquet
+//!     reduces/<stage>/<phase>/<id>.json                    outcome of a reduce
+//!     failures/<run id>/<task id>-<nonce>.json             failed attempts of one run
+//!     runs/<run id>/<event>.json                           journal of one run
+//! ```
+
+use gleaner_schemas::{AttemptId, Fingerprint, PlanId, RunId, TaskId};
+
+/// Everything that is not a table lies below this folder.
+pub const PRIVATE: &str = "_gleaner";
+/// The copy of the newest version, for people and tools.
+pub const MANIFEST: &str = "manifest.json";
+/// Whose output this is.
+pub const JOB: &str = "_gleaner/job.json";
+/// Folder of the published versions.
+pub const VERSIONS: &str = "_gleaner/versions";
+/// Folder of the runs' journals.
+pub const RUNS: &str = "_gleaner/runs";
+
+/// Above this many tasks a phase's objects are spread over 256 folders by the first two digits
+/// of the task id: stores partition by prefix, and a worker lists only its task's folder.
+pub const TASKS_PER_FOLDER_MAX: u64 = 1000;
+
+/// Key of a published version.
+#[must_use]
+pub fn version(number: u64) -> String {
+    format!("{VERSIONS}/{number}.json")
+}
+
+/// The number of the version that lies at `key`.
+#[must_use]
+pub fn parse_version(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(VERSIONS)?.strip_prefix('/')?;
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+/// Folder of the objects of a stage's table, or of a further table.
+#[must_use]
+pub fn table_folder(table: &str) -> String {
+    table.to_owned()
+}
+
+/// Folder of the objects of an inner map phase.
+#[must_use]
+pub fn inner_folder(stage: &str, phase: &str) -> String {
+    format!("{PRIVATE}/inner/{stage}/{phase}")
+}
+
+/// Folder of a plan.
+#[must_use]
+pub fn plan_folder(stage: &str, phase: &str, plan: &PlanId) -> String {
+    format!("{PRIVATE}/plans/{stage}/{phase}/{plan}")
+}
+
+/// Key of a plan without its tasks.
+#[must_use]
+pub fn plan(stage: &str, phase: &str, plan: &PlanId) -> String {
+    format!("{}/plan.json", plan_folder(stage, phase, plan))
+}
+
+/// Key of a chunk of a plan's tasks.
+#[must_use]
+pub fn plan_chunk(stage: &str, phase: &str, plan: &PlanId, chunk_idx: u64) -> String {
+    format!("{}/tasks-{chunk_idx:05}.json", plan_folder(stage, phase, plan))
+}
+
+/// Key of the manifest of a complete map phase.
+#[must_use]
+pub fn phase_manifest(stage: &str, phase: &str, plan: &PlanId) -> String {
+    format!("{PRIVATE}/manifests/{stage}/{phase}/{plan}.json")
+}
+
+/// Key of the manifest of a map phase some of whose tasks were quarantined. Its name depends on
+/// its content: another run tries these tasks again and may do better.
+#[must_use]
+pub fn partial_manifest(
+    stage: &str,
+    phase: &str,
+    plan: &PlanId,
+    content: &Fingerprint,
+) -> String {
+    format!("{PRIVATE}/manifests/{stage}/{phase}/{plan}-partial-{content}.json")
+}
+
+/// Key of the result of a reduce.
+#[must_use]
+pub fn reduce(stage: &str, phase: &str, id: &Fingerprint) -> String {
+    format!("{PRIVATE}/reduces/{stage}/{phase}/{id}.json")
+}
+
+/// Folder of the failed attempts of a run.
+#[must_use]
+pub fn failures(run: &RunId) -> String {
+    format!("{PRIVATE}/failures/{run}")
+}
+
+/// Key of the record of a failed attempt.
+#[must_use]
+pub fn failure(run: &RunId, task: &TaskId, nonce: u32) -> String {
+    format!("{}/{task}-{nonce:08x}.json", failures(run))
+}
+
+/// The task whose failure is recorded at `key`.
+#[must_use]
+pub fn parse_failure(key: &str) -> Option<TaskId> {
+    let name = key.rsplit('/').next()?;
+    name.split('-').next()?.parse().ok()
+}
+
+/// Key of an event in the journal of a run.
+#[must_use]
+pub fn run_event(run: &RunId, event: &str) -> String {
+    format!("{RUNS}/{run}/{event}.json")
+}
+
+/// Folder in which the attempts of `task` lie, within the phase's folder.
+#[must_use]
+pub fn attempt_folder(folder: &str, task: &TaskId, n_tasks: u64) -> String {
+    if n_tasks > TASKS_PER_FOLDER_MAX {
+        format!("{folder}/{}", &task.as_str()[..2])
+    } else {
+        folder.to_owned()
+    }
+}
+
+/// Key of the object of an attempt.
+#[must_use]
+pub fn attempt(folder: &str, task: &TaskId, attempt: &AttemptId, n_tasks: u64) -> String {
+    let folder = attempt_folder(folder, task, n_tasks);
+    format!("{folder}/{task}-{attempt}.parquet")
+}
+
+/// The task and the attempt whose object lies at `key`, if it is one.
+#[must_use]
+pub fn parse_attempt(key: &str) -> Option<(TaskId, AttemptId)> {
+    let name = key.rsplit('/').next()?.strip_suffix(".parquet")?;
+    let (task, attempt) = name.split_once('-')?;
+    Some((task.parse().ok()?, attempt.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_schemas::ContentHash;
+
+    #[test]
+    fn attempt_names_round_trip_flat_and_spread() {
+        let task: TaskId = Fingerprint::of("t", "x").into();
+        let id = AttemptId::new(5, &ContentHash::of(b"bytes"));
+        for n_tasks in [1, 5000] {
+            let key = attempt("weights", &task, &id, n_tasks);
+            assert_eq!(parse_attempt(&key), Some((task.clone(), id.clone())), "{key}");
+        }
+        assert_eq!(parse_attempt("weights/notes.txt"), None);
+        assert_eq!(parse_attempt("weights/a-b.parquet"), None);
+    }
+
+    #[test]
+    fn version_names_round_trip() {
+        assert_eq!(parse_version(&version(12)), Some(12));
+        assert_eq!(parse_version("_gleaner/versions/x.json"), None);
+    }
+}

@@ -1,0 +1,465 @@
+//! The commit protocol's side of the store: put-if-absent, attempts, manifests, versions.
+//!
+//! Workers only ever put objects under names that nobody else has. Whatever must exist once
+//! (plans, manifests, versions) goes through [`Output::create`], the only arbitration in the
+//! system: whoever comes second reads what is stored and goes on with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use gleaner_schemas::{AttemptId, Failure, FailureKind, TaskId, Version};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::layout;
+use crate::stores::Stores;
+
+/// An operation on an output failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The store did not do what it was asked to.
+    #[error("cannot {operation} {uri}")]
+    Store {
+        /// What was tried.
+        operation: &'static str,
+        /// On which object.
+        uri: String,
+        /// Why it did not work.
+        source: object_store::Error,
+    },
+    /// The URI of the output cannot be used.
+    #[error("cannot use {uri} as an output: {message}")]
+    Uri {
+        /// The URI.
+        uri: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A stored object is not what it should be.
+    #[error("{uri} is not a valid {expected}: {message}")]
+    Malformed {
+        /// The object.
+        uri: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl OutputError {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Store { source, .. } => store_error_kind(source),
+            Self::Uri { .. } | Self::Malformed { .. } => FailureKind::Permanent,
+        }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        Self::new(error.kind(), gleaner_schemas::failure::error_chain(&error))
+    }
+}
+
+/// What to do about an error of a store.
+#[must_use]
+pub fn store_error_kind(error: &object_store::Error) -> FailureKind {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. }
+        | Error::InvalidPath { .. }
+        | Error::NotSupported { .. }
+        | Error::NotImplemented { .. }
+        | Error::Precondition { .. }
+        | Error::PermissionDenied { .. }
+        | Error::Unauthenticated { .. }
+        | Error::UnknownConfigurationKey { .. } => FailureKind::Permanent,
+        _ => FailureKind::Transient,
+    }
+}
+
+/// The outcome of a put-if-absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The object is ours, or somebody stored the very same bytes.
+    Stored,
+    /// Somebody else's object is there; these are its bytes.
+    Exists(Bytes),
+}
+
+/// An object of an attempt, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedAttempt {
+    /// The attempt; first, so that the smallest attempt id sorts first.
+    pub attempt: AttemptId,
+    /// Key of its object, relative to the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// An object of an output, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Key relative to the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// When it was written: milliseconds since 1970, by the store's clock.
+    pub modified_ms: i64,
+}
+
+/// An output: a folder in some store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Output {
+    uri: Arc<str>,
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+}
+
+impl Output {
+    /// The output at an absolute URI.
+    ///
+    /// # Errors
+    ///
+    /// If no store serves the URI.
+    pub fn open(stores: &Stores, uri: &str) -> Result<Self, OutputError> {
+        let uri = uri.trim_end_matches('/');
+        let (store, root) = stores.resolve(uri).map_err(|error| OutputError::Uri {
+            uri: uri.to_owned(),
+            message: gleaner_schemas::failure::error_chain(&error),
+        })?;
+        Ok(Self {
+            uri: uri.into(),
+            store,
+            root,
+        })
+    }
+
+    /// The URI of the output, without a slash at its end.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The absolute URI of one of its objects.
+    #[must_use]
+    pub fn uri_of(&self, key: &str) -> String {
+        format!("{}/{key}", self.uri)
+    }
+
+    /// The store that it lies in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The place of a key in the store.
+    #[must_use]
+    pub fn path_of(&self, key: &str) -> Path {
+        key.split('/')
+            .fold(self.root.clone(), |path, part| path.join(part))
+    }
+
+    fn key_of(&self, path: &Path) -> Option<String> {
+        let parts: Vec<_> = path.prefix_match(&self.root)?.collect();
+        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        Some(parts.join("/"))
+    }
+
+    fn store_error(
+        &self,
+        operation: &'static str,
+        key: &str,
+        source: object_store::Error,
+    ) -> OutputError {
+        OutputError::Store {
+            operation,
+            uri: self.uri_of(key),
+            source,
+        }
+    }
+
+    /// Puts an object under a name that nobody else uses.
+    ///
+    /// # Errors
+    ///
+    /// Of the store. The object may be there all the same.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), OutputError> {
+        let result = self
+            .store
+            .put(&self.path_of(key), PutPayload::from_bytes(bytes))
+            .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.store_error("write", key, source)),
+        }
+    }
+
+    /// Puts an object unless there is one: of several callers exactly one's bytes are kept, and
+    /// all of them learn which. After an error nothing is known but what is stored, so that is
+    /// read and compared.
+    ///
+    /// # Errors
+    ///
+    /// Of the store, when it is not known whose object is there, or whether one is.
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, OutputError> {
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let put = self
+            .store
+            .put_opts(&self.path_of(key), payload, options)
+            .await;
+        let Err(error) = put else {
+            return Ok(Created::Stored);
+        };
+        match self.get(key).await? {
+            Some(stored) if stored == bytes => Ok(Created::Stored),
+            Some(stored) => Ok(Created::Exists(stored)),
+            None => Err(self.store_error("create", key, error)),
+        }
+    }
+
+    /// The bytes of an object, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, OutputError> {
+        let result = match self.store.get(&self.path_of(key)).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.store_error("read", key, source)),
+        }
+    }
+
+    /// Removes an object; no error if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn delete(&self, key: &str) -> Result<(), OutputError> {
+        match self.store.delete(&self.path_of(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.store_error("delete", key, source)),
+        }
+    }
+
+    /// All objects below a folder; an empty text is the whole output.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn list(&self, folder: &str) -> Result<Vec<ListedObject>, OutputError> {
+        let prefix = if folder.is_empty() {
+            self.root.clone()
+        } else {
+            self.path_of(folder)
+        };
+        let listed = self
+            .store
+            .list(Some(&prefix))
+            .map_ok(|meta| {
+                self.key_of(&meta.location).map(|path| ListedObject {
+                    path,
+                    bytes: meta.size,
+                    modified_ms: meta.last_modified.timestamp_millis(),
+                })
+            })
+            .try_filter_map(|object| async move { Ok(object) })
+            .try_collect()
+            .await;
+        match listed {
+            Ok(objects) => Ok(objects),
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(source) => Err(self.store_error("list", folder, source)),
+        }
+    }
+
+    /// The attempts whose objects lie below a folder, by task, smallest attempt id first.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn attempts(
+        &self,
+        folder: &str,
+    ) -> Result<BTreeMap<TaskId, Vec<ListedAttempt>>, OutputError> {
+        let mut attempts: BTreeMap<TaskId, Vec<ListedAttempt>> = BTreeMap::new();
+        for object in self.list(folder).await? {
+            if let Some((task, attempt)) = layout::parse_attempt(&object.path) {
+                attempts.entry(task).or_default().push(ListedAttempt {
+                    attempt,
+                    path: object.path,
+                    bytes: object.bytes,
+                });
+            }
+        }
+        for of_task in attempts.values_mut() {
+            of_task.sort_unstable();
+        }
+        Ok(attempts)
+    }
+
+    /// Reads an object as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Of the store, or if the object is not of this type.
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, OutputError> {
+        match self.get(key).await? {
+            Some(bytes) => Ok(Some(self.parse_json(key, expected, &bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn parse_json<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        bytes: &[u8],
+    ) -> Result<T, OutputError> {
+        serde_json::from_slice(bytes).map_err(|error| OutputError::Malformed {
+            uri: self.uri_of(key),
+            expected,
+            message: error.to_string(),
+        })
+    }
+
+    /// Puts a value as JSON unless there is one, and returns the value that is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::create`], or if what is stored is not of this type.
+    pub async fn create_json<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        value: T,
+    ) -> Result<T, OutputError> {
+        match self.create(key, self.to_json(key, expected, &value)?).await? {
+            Created::Stored => Ok(value),
+            Created::Exists(bytes) => self.parse_json(key, expected, &bytes),
+        }
+    }
+
+    /// Puts a value as JSON over what is there. For copies and journals only.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn put_json<T: Serialize>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        value: &T,
+    ) -> Result<(), OutputError> {
+        self.put(key, self.to_json(key, expected, value)?).await
+    }
+
+    fn to_json<T: Serialize>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        value: &T,
+    ) -> Result<Bytes, OutputError> {
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| OutputError::Malformed {
+            uri: self.uri_of(key),
+            expected,
+            message: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        Ok(bytes.into())
+    }
+
+    /// Numbers of the published versions, ascending.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn version_numbers(&self) -> Result<Vec<u64>, OutputError> {
+        let mut numbers: Vec<u64> = self
+            .list(layout::VERSIONS)
+            .await?
+            .iter()
+            .filter_map(|object| layout::parse_version(&object.path))
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// A published version.
+    ///
+    /// # Errors
+    ///
+    /// Of the store, or if the object is not a version that this build reads.
+    pub async fn version(&self, number: u64) -> Result<Option<Version>, OutputError> {
+        let key = layout::version(number);
+        let version: Option<Version> = self.get_json(&key, "published version").await?;
+        match version {
+            Some(version) if version.format != Version::FORMAT => Err(OutputError::Malformed {
+                uri: self.uri_of(&key),
+                expected: "published version",
+                message: format!(
+                    "it has format {}, this program reads format {}; use the program version that \
+                     wrote it ({})",
+                    version.format,
+                    Version::FORMAT,
+                    version.gleaner_version
+                ),
+            }),
+            other => Ok(other),
+        }
+    }
+
+    /// The newest published version: the highest number wins.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::version`].
+    pub async fn latest_version(&self) -> Result<Option<Version>, OutputError> {
+        match self.version_numbers().await?.last() {
+            Some(number) => self.version(*number).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Runs `operation` over keys, at most `concurrency` at a time, in order.
+    ///
+    /// # Errors
+    ///
+    /// The first error.
+    pub async fn map_concurrently<K, T, F, Fut>(
+        keys: Vec<K>,
+        concurrency: usize,
+        operation: F,
+    ) -> Result<Vec<T>, OutputError>
+    where
+        F: FnMut(K) -> Fut,
+        Fut: Future<Output = Result<T, OutputError>>,
+    {
+        futures::stream::iter(keys)
+            .map(operation)
+            .buffered(concurrency)
+            .try_collect()
+            .await
+    }
+}
