@@ -1,1 +1,26 @@
-//! gleaner-algorithms
+//! The mathematics of Gleaner, as plain functions: no I/O, nothing asynchronous, no clock.
+//!
+//! The way of a document through the importance weights (DSIR, arXiv 2302.03169):
+//!
+//! 1. [`tokenize`] lower-cases it and splits it into tokens;
+//! 2. [`features`] hashes its n-grams to buckets;
+//! 3. [`counts`] adds buckets up over a corpus or a target;
+//! 4. [`importance`] fits the log ratio of each bucket and sums a document's log weight;
+//! 5. [`resample`] adds noise that is a function of (seed, target, document id);
+//! 6. [`order`] maps keys to integers of the same order, for exact selection by digits;
+//! 7. [`measure`] tells whether it worked.
+
+pub mod counts;
+pub mod features;
+pub mod importance;
+pub mod measure;
+pub mod mixture;
+pub mod order;
+pub mod quality;
+pub mod resample;
+mod sha_buckets;
+pub mod tokenize;
+
+pub use counts::BucketCounts;
+pub use features::{FeatureError, FeatureExtractor, FeatureSpec, Features, NgramHash};
+pub use tokenize::{Tokenizer, Tokens};

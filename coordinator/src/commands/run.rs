@@ -1,0 +1,289 @@
+//! `gleaner run`: a job to its end, in this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gleaner_queue::MemoryQueue;
+use gleaner_schemas::RunId;
+use gleaner_schemas::job::Job;
+use gleaner_storage::table::BlockingIo;
+use gleaner_storage::{Created, Output, Stores, layout};
+use gleaner_workers::attempt::Workbench;
+use gleaner_workers::entropy::{Entropy, SystemEntropy};
+use gleaner_workers::execute::StageExecutor;
+use gleaner_workers::plan_cache::PlanCache;
+use gleaner_workers::runner::Worker;
+use gleaner_workers::shutdown::Shutdown;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::commands::prepare::{self, JobArguments};
+use crate::driver::{
+    CheckedJob, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd,
+};
+use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
+use crate::progress::Progress;
+use crate::publish::{self, Published};
+use crate::run_error::RunError;
+
+/// What `gleaner run` is given.
+#[derive(Debug)]
+pub struct RunArguments {
+    /// The job file.
+    pub job: JobArguments,
+    /// Workers in this process.
+    pub n_workers: usize,
+}
+
+/// A run that reached its end.
+#[derive(Debug)]
+pub struct RunReport {
+    /// The output.
+    pub output: Output,
+    /// The newest version, and whether this run made it.
+    pub published: Published,
+    /// Stages with their reuse and notes, in the order of the job.
+    pub stages: Vec<(String, FinishedStage)>,
+    /// Corpus files whose footer cannot be read.
+    pub unreadable: BTreeMap<String, String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Runs a job in this process.
+///
+/// # Errors
+///
+/// See [`RunError`]; what was committed is kept in every case.
+pub async fn run(
+    arguments: &RunArguments,
+    progress: Arc<dyn Progress>,
+    shutdown: Shutdown,
+) -> Result<RunReport, RunError> {
+    let (checked, base_dir) = prepare::read_job(&arguments.job)?;
+    let stores = Stores::from_env();
+    let queue = MemoryQueue::new();
+    let task_ended = Arc::new(Notify::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
+    let worker = Worker {
+        queue: Arc::new(queue.clone()),
+        bench: Arc::new(Workbench {
+            plans: PlanCache::new(stores.clone()),
+            executor: Arc::new(StageExecutor::new(
+                io.clone(),
+                Arc::new(gleaner_predicate::DataFusionPredicates),
+            )),
+            entropy: Arc::clone(&entropy),
+        }),
+        n_slots: arguments.n_workers,
+        task_ended: Arc::clone(&task_ended),
+    };
+    let environment = Environment {
+        stores,
+        queue: Arc::new(queue.clone()),
+        task_ended,
+        n_slots: arguments.n_workers,
+        entropy,
+        progress,
+        shutdown,
+    };
+    let coordinate = async {
+        let ended = coordinate(&checked, &base_dir, &environment, &io).await;
+        // Nobody offers tasks any more: the worker's slots end when they have finished theirs.
+        queue.close();
+        ended
+    };
+    let (ended, ()) = tokio::join!(coordinate, worker.run(&environment.shutdown));
+    ended
+}
+
+/// The coordinator's part of a run, over whatever queue and workers the environment has.
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub async fn coordinate(
+    checked: &CheckedJob,
+    base_dir: &std::path::Path,
+    environment: &Environment,
+    io: &BlockingIo,
+) -> Result<RunReport, RunError> {
+    let started = Instant::now();
+    let output = Output::open(&environment.stores, &checked.output)?;
+    claim(&output, &checked.job, environment).await?;
+    let run = RunId::new(environment.entropy.next_u64());
+    let journal = Journal::new(output.clone(), run.clone());
+    journal
+        .started(&RunStarted {
+            run: run.clone(),
+            job: checked.job.file.name.clone(),
+            stages: checked.stages.iter().map(|stage| stage.name.clone()).collect(),
+            started_at: rfc3339(chrono::Utc::now()),
+            pid: std::process::id(),
+        })
+        .await;
+    let inputs = prepare::load_inputs(&environment.stores, &output, checked, base_dir).await;
+    let ended = match inputs {
+        Ok(inputs) => {
+            let driver = Driver {
+                job: checked,
+                inputs: &inputs,
+                output: &output,
+                environment,
+                io,
+                run: &run,
+                journal: &journal,
+                mode: Mode::Run,
+            };
+            run_stages(&driver, &inputs, &run).await
+        }
+        Err(error) => Err(error),
+    };
+    journal
+        .ended(&RunEnded {
+            exit_code: ended.as_ref().err().map_or(0, RunError::exit_code),
+            message: match &ended {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            version: ended.as_ref().ok().map(|report| report.published.version.number),
+            ended_at: rfc3339(chrono::Utc::now()),
+        })
+        .await;
+    let mut report = ended?;
+    report.elapsed = started.elapsed();
+    Ok(report)
+}
+
+async fn run_stages(
+    driver: &Driver<'_>,
+    inputs: &JobInputs,
+    run: &RunId,
+) -> Result<RunReport, RunError> {
+    for (file, reason) in &inputs.corpus.unreadable {
+        driver.environment.progress.note(&format!("cannot read {file}: {reason}"));
+    }
+    let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
+    for checked in &driver.job.stages {
+        match driver.run_stage(checked, &stages).await? {
+            StageEnd::Finished(finished) => {
+                for note in &finished.notes {
+                    driver.environment.progress.note(note);
+                }
+                stages.insert(checked.name.clone(), *finished);
+            }
+            StageEnd::Open(..) | StageEnd::Reduce(..) => {
+                return Err(RunError::Internal(format!(
+                    "stage {} stopped before its end",
+                    checked.name
+                )));
+            }
+        }
+    }
+    let published = publish::publish(
+        driver.output,
+        &driver.environment.shutdown,
+        driver.job,
+        inputs,
+        &stages,
+        run,
+        chrono::Utc::now(),
+    )
+    .await?;
+    match publish::remove_losers(driver.output, &stages).await {
+        Ok(0) => {}
+        Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
+        }
+    }
+    let order = driver.job.stages.iter();
+    Ok(RunReport {
+        output: driver.output.clone(),
+        published,
+        stages: order
+            .filter_map(|checked| stages.remove_entry(&checked.name))
+            .collect(),
+        unreadable: inputs.corpus.unreadable.clone(),
+        elapsed: Duration::ZERO,
+    })
+}
+
+/// `job.json`: whose output this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Claim {
+    job: String,
+}
+
+/// Makes sure that the output belongs to this job, and that its store can arbitrate.
+async fn claim(
+    output: &Output,
+    job: &Job,
+    environment: &Environment,
+) -> Result<(), RunError> {
+    let claim = Claim {
+        job: job.file.name.clone(),
+    };
+    let stored = match output.create_json(layout::JOB, "claim of an output", claim.clone()).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            return Err(match RunError::from(error) {
+                RunError::Usage { message, .. } => RunError::usage(
+                    format!("cannot write to the output: {message}"),
+                    "is there space, and are you allowed to write there?",
+                ),
+                other => other,
+            });
+        }
+    };
+    if stored != claim {
+        return Err(job
+            .error_at(
+                "output",
+                format!(
+                    "{} holds the output of another job, {:?}; this one is {:?}",
+                    output.uri(),
+                    stored.job,
+                    claim.job
+                ),
+                Some("choose another `output:`, or rename the job back".to_owned()),
+            )
+            .into());
+    }
+    if job.file.single_coordinator {
+        return Ok(());
+    }
+    probe(output, environment.entropy.as_ref()).await
+}
+
+/// Some stores accept the condition of a conditional put and ignore it. Several puts of the same
+/// new key race; exactly one may win.
+async fn probe(output: &Output, entropy: &dyn Entropy) -> Result<(), RunError> {
+    const RACERS: u8 = 4;
+    let key = format!("{}/probe-{:016x}", layout::PRIVATE, entropy.next_u64());
+    let racers = (0..RACERS).map(|racer| output.create(&key, Bytes::from(vec![racer])));
+    let results = futures::future::join_all(racers).await;
+    let n_winners = results
+        .iter()
+        .filter(|result| matches!(result, Ok(Created::Stored)))
+        .count();
+    let failed = results.into_iter().find_map(Result::err);
+    output.delete(&key).await?;
+    match (n_winners, failed) {
+        (1, _) => Ok(()),
+        (0, Some(error)) => Err(error.into()),
+        _ => Err(RunError::usage(
+            format!(
+                "the store of {} does not honour conditional puts: {n_winners} of {RACERS} \
+                 writers of one new object won",
+                output.uri()
+            ),
+            "two coordinators could publish different versions; use another store, or make sure \
+             that only one coordinator runs and set `single_coordinator: true` in the job file",
+        )),
+    }
+}

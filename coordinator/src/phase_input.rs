@@ -1,0 +1,198 @@
+//! From what a map phase reads to shards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use gleaner_schemas::failure::error_chain;
+use gleaner_schemas::{
+    DocumentColumns, FileFormat, PhaseManifest, Reader, Shard, SourceFile, TableFile, columns,
+};
+use gleaner_storage::{Output, OutputError};
+use gleaner_workers::stage::{DocumentSource, PhaseInput};
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+
+use crate::driver::{FinishedStage, JobInputs};
+use crate::inputs::InputSet;
+use crate::planner::{self, InputFile};
+use crate::run_error::RunError;
+
+/// Everything that a phase can read.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Corpus and datasets.
+    pub inputs: &'a JobInputs,
+    /// Earlier stages.
+    pub stages: &'a BTreeMap<String, FinishedStage>,
+    /// The stage itself, and its table phase once that is complete.
+    pub own: (&'a str, Option<&'a PhaseManifest>),
+    /// The output that holds the tables.
+    pub output: &'a Output,
+}
+
+impl Sources<'_> {
+    /// How to read an input, and its shards.
+    ///
+    /// # Errors
+    ///
+    /// If the stage names something that does not exist or cannot be read that way.
+    pub fn shards(
+        &self,
+        input: &PhaseInput,
+        task_bytes: u64,
+    ) -> Result<(Reader, Vec<Shard>), RunError> {
+        match input {
+            PhaseInput::Documents { from, sample } => {
+                let (reader, files) = self.documents(from)?;
+                let shards = match sample {
+                    Some(sample) => planner::sample(&files, task_bytes, sample),
+                    None => planner::shards(files, task_bytes),
+                };
+                Ok((reader, shards))
+            }
+            PhaseInput::Table {
+                stage,
+                columns,
+                with_documents,
+            } => {
+                let files = self.table(stage, *with_documents)?;
+                let reader = Reader::Table {
+                    columns: columns.clone(),
+                };
+                // One task per object: an object is one task's output already.
+                let shards = files
+                    .into_iter()
+                    .flat_map(|file| planner::shards(vec![file], u64::MAX))
+                    .collect();
+                Ok((reader, shards))
+            }
+        }
+    }
+
+    fn documents(&self, from: &DocumentSource) -> Result<(Reader, Vec<InputFile>), RunError> {
+        let set = match from {
+            DocumentSource::Corpus => &self.inputs.corpus,
+            DocumentSource::Dataset(name) => {
+                self.inputs.datasets.get(name).ok_or_else(|| {
+                    RunError::Internal(format!("dataset {name} was not loaded"))
+                })?
+            }
+            DocumentSource::Stage(stage) => {
+                let columns = materialized_columns(&self.inputs.corpus);
+                let reader = Reader::Documents {
+                    columns,
+                    predicate: None,
+                };
+                return Ok((reader, self.table(stage, false)?));
+            }
+        };
+        let reader = Reader::Documents {
+            columns: set.columns.clone(),
+            predicate: set.predicate.clone(),
+        };
+        Ok((reader, set.files.clone()))
+    }
+
+    fn table(&self, stage: &str, with_documents: bool) -> Result<Vec<InputFile>, RunError> {
+        let (own_name, own_table) = self.own;
+        let manifest = if stage == own_name {
+            own_table
+        } else {
+            self.stages.get(stage).and_then(|finished| finished.table.as_ref())
+        };
+        if let Some(manifest) = manifest {
+            return Ok(manifest
+                .attempts
+                .iter()
+                .map(|pinned| InputFile {
+                    file: self.own_file(&table_path(pinned)),
+                    row_groups: None,
+                    companions: if with_documents {
+                        pinned.inputs.clone()
+                    } else {
+                        Vec::new()
+                    },
+                })
+                .collect());
+        }
+        let files = self
+            .stages
+            .get(stage)
+            .and_then(|finished| finished.completed.tables.get(stage))
+            .ok_or_else(|| RunError::Internal(format!("stage {stage} has no table")))?;
+        Ok(files
+            .iter()
+            .map(|file| InputFile {
+                file: self.own_file(file),
+                row_groups: None,
+                companions: if with_documents {
+                    self.inputs.corpus.sources()
+                } else {
+                    Vec::new()
+                },
+            })
+            .collect())
+    }
+
+    /// Identity and name hold nothing random, so that tasks over equal objects are equal tasks.
+    fn own_file(&self, file: &TableFile) -> SourceFile {
+        let task = file.task.as_ref().map(ToString::to_string).unwrap_or_default();
+        SourceFile {
+            name: task.clone(),
+            uri: self.output.uri_of(&file.path),
+            format: FileFormat::Parquet,
+            bytes: file.bytes,
+            identity: format!("{task}:{}", file.checksum),
+            etag: None,
+        }
+    }
+}
+
+fn table_path(pinned: &gleaner_schemas::PinnedAttempt) -> TableFile {
+    TableFile {
+        path: pinned.path.clone(),
+        rows: pinned.rows,
+        bytes: pinned.bytes,
+        checksum: pinned.attempt.content(),
+        task: Some(pinned.task.clone()),
+        lanes: pinned.lanes,
+        inputs: Vec::new(),
+    }
+}
+
+/// What the columns of a materialised selection mean.
+fn materialized_columns(corpus: &InputSet) -> DocumentColumns {
+    DocumentColumns {
+        id: Some(columns::DOC_ID.to_owned()),
+        text: corpus.columns.text.clone(),
+        source: corpus.columns.source.clone(),
+    }
+}
+
+/// The Arrow schema of a table, from its first object. All have the identical one.
+///
+/// # Errors
+///
+/// Of the store, or if there is no object.
+pub async fn read_schema(output: &Output, files: &[TableFile]) -> Result<SchemaRef, RunError> {
+    let Some(file) = files.first() else {
+        return Err(RunError::Usage {
+            message: "every task of the stage was quarantined: there is no table".to_owned(),
+            help: None,
+        });
+    };
+    let mut reader =
+        ParquetObjectReader::new(Arc::clone(output.store()), output.path_of(&file.path))
+            .with_file_size(file.bytes);
+    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await;
+    match metadata {
+        Ok(metadata) => Ok(Arc::clone(metadata.schema())),
+        Err(error) => Err(OutputError::Malformed {
+            uri: output.uri_of(&file.path),
+            expected: "Parquet object",
+            message: error_chain(&error),
+        }
+        .into()),
+    }
+}

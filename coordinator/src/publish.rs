@@ -1,0 +1,209 @@
+//! The end of a run: the next version of the whole output, and the removal of what lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use gleaner_schemas::{RunId, TableVersion, TaskId, Version, VersionStage};
+use gleaner_storage::{Created, Output, OutputError, layout};
+use gleaner_workers::shutdown::Shutdown;
+
+use crate::dispatch::retrying;
+use crate::driver::{CheckedJob, FinishedStage, JobInputs};
+use crate::journal::rfc3339;
+use crate::phase_input::read_schema;
+use crate::run_error::RunError;
+
+/// Races for a version number that a coordinator may lose before it gives up.
+const RACES_MAX: usize = 100;
+
+/// A run's end.
+#[derive(Debug)]
+pub struct Published {
+    /// The newest version.
+    pub version: Version,
+    /// Whether this run published it; otherwise it was there and says the same.
+    pub is_new: bool,
+}
+
+/// Publishes what the stages produced, unless the newest version says the same.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn publish(
+    output: &Output,
+    shutdown: &Shutdown,
+    job: &CheckedJob,
+    inputs: &JobInputs,
+    stages: &BTreeMap<String, FinishedStage>,
+    run: &RunId,
+    now: DateTime<Utc>,
+) -> Result<Published, RunError> {
+    for _ in 0..RACES_MAX {
+        let newest = retrying(shutdown, || output.latest_version()).await?;
+        let number = newest.as_ref().map_or(1, |version| version.number + 1);
+        let mut version = Version {
+            format: Version::FORMAT,
+            number,
+            job: job.job.file.name.clone(),
+            job_file: serde_json::to_value(&job.job.file).unwrap_or_default(),
+            run: run.clone(),
+            published_at: rfc3339(now),
+            gleaner_version: env!("CARGO_PKG_VERSION").to_owned(),
+            stage_order: job.stages.iter().map(|stage| stage.name.clone()).collect(),
+            stages: version_stages(job, stages),
+            tables: version_tables(output, stages, number, now).await?,
+            corpus: inputs.corpus.sources(),
+        };
+        if let Some(newest) = newest {
+            if newest.content() == version.content() {
+                copy_manifest(output, shutdown, &newest).await?;
+                return Ok(Published {
+                    version: newest,
+                    is_new: false,
+                });
+            }
+            carry_ages_over(&newest, &mut version);
+        }
+        match create(output, shutdown, &version).await? {
+            Created::Stored => {
+                copy_manifest(output, shutdown, &version).await?;
+                return Ok(Published {
+                    version,
+                    is_new: true,
+                });
+            }
+            // Another coordinator was first; what it published is the newest version now.
+            Created::Exists(_) => {}
+        }
+    }
+    Err(RunError::Unreachable(format!(
+        "lost {RACES_MAX} races for the next version of {}; is another coordinator running?",
+        output.uri()
+    )))
+}
+
+fn version_stages(
+    job: &CheckedJob,
+    stages: &BTreeMap<String, FinishedStage>,
+) -> BTreeMap<String, VersionStage> {
+    job.stages
+        .iter()
+        .filter_map(|checked| {
+            let finished = stages.get(&checked.name)?;
+            let mut tables = vec![checked.name.clone()];
+            let further = finished.completed.tables.keys();
+            tables.extend(further.filter(|name| **name != checked.name).cloned());
+            let stage = VersionStage {
+                kind: checked.kind.name().to_owned(),
+                code_version: checked.kind.code_version(),
+                params: finished.completed.params.clone(),
+                tables,
+                lanes: finished.completed.lanes,
+                quarantined: finished.quarantined.clone(),
+                facts: finished.completed.facts.clone(),
+            };
+            Some((checked.name.clone(), stage))
+        })
+        .collect()
+}
+
+async fn version_tables(
+    output: &Output,
+    stages: &BTreeMap<String, FinishedStage>,
+    number: u64,
+    now: DateTime<Utc>,
+) -> Result<BTreeMap<String, TableVersion>, RunError> {
+    let mut tables = BTreeMap::new();
+    for (stage, finished) in stages {
+        for (name, files) in &finished.completed.tables {
+            let schema = if name == stage {
+                finished.completed.schema.clone()
+            } else {
+                read_schema(output, files).await?
+            };
+            let table = TableVersion {
+                schema: schema.as_ref().clone(),
+                rows: files.iter().map(|file| file.rows).sum(),
+                bytes: files.iter().map(|file| file.bytes).sum(),
+                files: files.clone(),
+                since_version: number,
+                since: rfc3339(now),
+            };
+            tables.insert(name.clone(), table);
+        }
+    }
+    Ok(tables)
+}
+
+/// A table with the same files is as old as it was.
+fn carry_ages_over(newest: &Version, version: &mut Version) {
+    for (name, table) in &mut version.tables {
+        if let Some(before) = newest.tables.get(name)
+            && before.files == table.files
+        {
+            table.since_version = before.since_version;
+            table.since.clone_from(&before.since);
+        }
+    }
+}
+
+async fn create(
+    output: &Output,
+    shutdown: &Shutdown,
+    version: &Version,
+) -> Result<Created, RunError> {
+    let mut bytes = serde_json::to_vec_pretty(version)
+        .map_err(|error| RunError::Internal(format!("cannot write the version: {error}")))?;
+    bytes.push(b'\n');
+    let key = layout::version(version.number);
+    retrying(shutdown, || output.create(&key, bytes.clone().into())).await
+}
+
+async fn copy_manifest(
+    output: &Output,
+    shutdown: &Shutdown,
+    version: &Version,
+) -> Result<(), RunError> {
+    retrying(shutdown, || {
+        output.put_json(layout::MANIFEST, "published version", version)
+    })
+    .await
+}
+
+/// Removes attempts that lost against a pinned one, in the folders that the run's phases use.
+/// Objects of other tasks are left to `gleaner gc`: an older version may name them. Returns how
+/// many were removed.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn remove_losers(
+    output: &Output,
+    stages: &BTreeMap<String, FinishedStage>,
+) -> Result<u64, OutputError> {
+    let mut pinned: BTreeMap<&str, BTreeMap<&TaskId, BTreeSet<&str>>> = BTreeMap::new();
+    for finished in stages.values() {
+        for (folder, manifest) in &finished.manifests {
+            let tasks = pinned.entry(folder).or_default();
+            for attempt in &manifest.attempts {
+                tasks.entry(&attempt.task).or_default().insert(&attempt.path);
+            }
+        }
+    }
+    let mut n_removed = 0;
+    for (folder, tasks) in pinned {
+        for (task, attempts) in output.attempts(folder).await? {
+            let Some(paths) = tasks.get(&task) else {
+                continue;
+            };
+            for attempt in attempts {
+                if !paths.contains(attempt.path.as_str()) {
+                    output.delete(&attempt.path).await?;
+                    n_removed += 1;
+                }
+            }
+        }
+    }
+    Ok(n_removed)
+}

@@ -1,0 +1,167 @@
+//! A stage that is a query: DataFusion runs it here, its rows become a table.
+//!
+//! The rows are a function of the query and the tables that it reads, up to an order that the
+//! query leaves open; whatever is stored first stands.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt as _;
+use gleaner_schemas::{ReduceResult, TableFile, columns};
+use gleaner_schemas::{Failure, FailureKind, Lanes};
+use gleaner_storage::{TableEncoder, layout};
+use gleaner_workers::stage::CompletedStage;
+use serde_json::json;
+
+use crate::dispatch::retrying;
+use crate::driver::{Driver, query_id};
+use crate::reduce::put_table;
+use crate::run_error::RunError;
+use crate::sql::Session;
+
+/// Rows of one object of the table.
+const ROWS_PER_OBJECT: u64 = 4 * 1024 * 1024;
+
+/// A query and what it may read.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// Name of the stage.
+    pub stage: &'a str,
+    /// The query.
+    pub sql: &'a str,
+    /// Earlier stages.
+    pub tables: &'a BTreeMap<String, CompletedStage>,
+}
+
+/// The table that a query made.
+#[derive(Debug)]
+pub struct QueryTable {
+    /// Its schema.
+    pub schema: SchemaRef,
+    /// Its objects.
+    pub files: Vec<TableFile>,
+    /// The stored result.
+    pub result: ReduceResult,
+}
+
+/// Runs a query, unless its result is stored.
+///
+/// # Errors
+///
+/// If the query is not valid or fails, or of the store.
+pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<QueryTable, RunError> {
+    let id = query_id(query.sql, query.tables, &driver.inputs.corpus);
+    let key = layout::reduce(query.stage, "query", &id);
+    let shutdown = &driver.environment.shutdown;
+    let stored: Option<ReduceResult> =
+        retrying(shutdown, || driver.output.get_json(&key, "result of a query")).await?;
+    let result = match stored {
+        Some(result) => result,
+        None => {
+            let computed = compute(driver, query, &id).await?;
+            retrying(shutdown, || {
+                driver.output.create_json(&key, "result of a query", computed.clone())
+            })
+            .await?
+        }
+    };
+    let files: Vec<TableFile> = result.tables.values().cloned().collect();
+    let schema = crate::phase_input::read_schema(driver.output, &files).await?;
+    Ok(QueryTable {
+        schema,
+        files,
+        result,
+    })
+}
+
+async fn compute(
+    driver: &Driver<'_>,
+    query: &Query<'_>,
+    id: &gleaner_schemas::Fingerprint,
+) -> Result<ReduceResult, RunError> {
+    let at = |message: String| {
+        RunError::from(driver.job.job.error_at(
+            &format!("stages.{}.sql", query.stage),
+            message,
+            None,
+        ))
+    };
+    let session = Session::for_stages(
+        &driver.environment.stores,
+        driver.output,
+        query.tables,
+        &driver.inputs.corpus.sources(),
+        &driver.inputs.corpus.schema,
+    )
+    .await
+    .map_err(|error| at(error.to_string()))?;
+    let mut stream = session
+        .query_stream(query.sql)
+        .await
+        .map_err(|error| at(error.to_string()))?;
+    let schema = columns::with_field_ids(&stream.schema());
+    let memory_bytes = driver.job.job.file.memory.bytes();
+    let new_encoder = || TableEncoder::new(schema.clone(), memory_bytes);
+    let mut encoder = new_encoder()?;
+    let mut objects = Vec::new();
+    let provenance = json!({ "query": id });
+    while let Some(batch) = stream.next().await {
+        if driver.environment.shutdown.is_draining() {
+            return Err(RunError::Interrupted);
+        }
+        let batch = batch.map_err(|error| at(format!("the query failed: {error}")))?;
+        let batch = arrow::array::RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
+            .map_err(|error| {
+                Failure::new(FailureKind::Permanent, format!("cannot store rows: {error}"))
+            })?;
+        encoder.write(&batch)?;
+        if encoder.rows() >= ROWS_PER_OBJECT {
+            let full = std::mem::replace(&mut encoder, new_encoder()?);
+            objects.push(put(driver, query.stage, id, objects.len(), full, &provenance).await?);
+        }
+    }
+    if encoder.rows() > 0 || objects.is_empty() {
+        objects.push(put(driver, query.stage, id, objects.len(), encoder, &provenance).await?);
+    }
+    Ok(ReduceResult {
+        format: ReduceResult::FORMAT,
+        stage: query.stage.to_owned(),
+        phase: "query".to_owned(),
+        id: id.clone(),
+        facts: serde_json::Value::Null,
+        tables: objects
+            .into_iter()
+            .enumerate()
+            .map(|(number, file)| (format!("{number:05}"), file))
+            .collect(),
+    })
+}
+
+async fn put(
+    driver: &Driver<'_>,
+    stage: &str,
+    id: &gleaner_schemas::Fingerprint,
+    number: usize,
+    encoder: TableEncoder,
+    provenance: &serde_json::Value,
+) -> Result<TableFile, RunError> {
+    let rows = encoder.rows();
+    let lanes = Lanes {
+        rows_in: rows,
+        ok: rows,
+        ..Lanes::default()
+    };
+    let bytes = encoder.finish(&lanes, provenance)?;
+    let id = gleaner_schemas::Fingerprint::of("query object", &(id, number));
+    let environment = driver.environment;
+    let file = put_table(
+        driver.output,
+        environment.entropy.as_ref(),
+        &environment.shutdown,
+        &layout::table_folder(stage),
+        &id,
+        bytes,
+    )
+    .await?;
+    Ok(TableFile { rows, lanes, ..file })
+}

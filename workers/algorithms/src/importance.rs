@@ -1,0 +1,191 @@
+//! Importance weights: how much more likely a document's n-grams are under the target
+//! (DSIR, arXiv 2302.03169, section 4; reference: the Python package data-selection).
+
+use std::fmt;
+
+/// Added to both probabilities under the logarithm, as the reference does, so that a bucket
+/// that one side lacks has a finite ratio.
+pub const FLOOR: f64 = 1e-8;
+
+/// Why no model can be fitted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FitError {
+    /// The target has no n-gram, and there is no pseudo-count.
+    EmptyTarget,
+    /// The raw corpus has no n-gram.
+    EmptyRaw,
+    /// The sides have different numbers of buckets.
+    Buckets {
+        /// Buckets of the raw side.
+        raw: usize,
+        /// Buckets of the target side.
+        target: usize,
+    },
+    /// The pseudo-count is negative or not a number.
+    PseudoCount(f64),
+}
+
+impl fmt::Display for FitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyTarget => f.write_str("the target has no usable token"),
+            Self::EmptyRaw => f.write_str("the corpus has no usable token"),
+            Self::Buckets { raw, target } => {
+                write!(f, "{raw} buckets were counted in the corpus, {target} in the target")
+            }
+            Self::PseudoCount(value) => {
+                write!(f, "the pseudo-count is {value}, it must be zero or more")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FitError {}
+
+/// The log ratio of each bucket, in nats:
+/// `ln((target + a) / sum(target + a) + 1e-8) - ln(raw / sum(raw) + 1e-8)`,
+/// where `a` is the pseudo-count, on the target only.
+///
+/// # Errors
+///
+/// If a side is empty; never gives a NaN.
+pub fn fit(raw: &[u64], target: &[u64], pseudo_count: f64) -> Result<Vec<f64>, FitError> {
+    if raw.len() != target.len() {
+        return Err(FitError::Buckets {
+            raw: raw.len(),
+            target: target.len(),
+        });
+    }
+    if !(pseudo_count >= 0.0 && pseudo_count.is_finite()) {
+        return Err(FitError::PseudoCount(pseudo_count));
+    }
+    let raw_total = raw.iter().sum::<u64>() as f64;
+    let target_total = target.iter().sum::<u64>() as f64 + pseudo_count * target.len() as f64;
+    if raw_total <= 0.0 {
+        return Err(FitError::EmptyRaw);
+    }
+    if target_total <= 0.0 {
+        return Err(FitError::EmptyTarget);
+    }
+    let log_ratio = |(&raw, &target): (&u64, &u64)| {
+        let p = (target as f64 + pseudo_count) / target_total;
+        let q = raw as f64 / raw_total;
+        (p + FLOOR).ln() - (q + FLOOR).ln()
+    };
+    Ok(raw.iter().zip(target).map(log_ratio).collect())
+}
+
+/// Terms added up plainly before their sum is added with compensation: the error stays below
+/// this many roundings, however long the document.
+const BLOCK: usize = 128;
+
+/// The log weight of a document in nats: the **sum** of its n-grams' log ratios, so long
+/// documents have extreme weights. Buckets beyond the model count as zero.
+#[must_use]
+pub fn log_weight(log_ratios: &[f64], buckets: &[u32]) -> f64 {
+    let mut sum = CompensatedSum::default();
+    for block in buckets.chunks(BLOCK) {
+        let terms = block
+            .iter()
+            .map(|&bucket| log_ratios.get(bucket as usize).copied().unwrap_or(0.0));
+        sum.add(terms.sum());
+    }
+    sum.value()
+}
+
+/// Neumaier's sum.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CompensatedSum {
+    sum: f64,
+    compensation: f64,
+}
+
+impl CompensatedSum {
+    /// Adds a term.
+    pub fn add(&mut self, term: f64) {
+        let sum = self.sum + term;
+        self.compensation += if self.sum.abs() >= term.abs() {
+            (self.sum - sum) + term
+        } else {
+            (term - sum) + self.sum
+        };
+        self.sum = sum;
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        self.sum + self.compensation
+    }
+}
+
+/// The log weight divided by the number of tokens (ours; not in the reference). `None` for a
+/// document without tokens.
+#[must_use]
+pub fn log_weight_per_token(log_weight: f64, n_tokens: u32) -> Option<f64> {
+    (n_tokens > 0).then(|| log_weight / f64::from(n_tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BucketCounts, FeatureExtractor, FeatureSpec, NgramHash};
+
+    const RAW: [&str; 4] = [
+        "the cat sat on the mat",
+        "dogs and cats are friends",
+        "parallel query engines split work",
+        "the quick brown fox jumps over the lazy dog",
+    ];
+    const TARGET: [&str; 2] = ["cats and dogs", "the cat and the dog are friends"];
+
+    fn count(extractor: &mut FeatureExtractor, texts: &[&str]) -> BucketCounts {
+        let mut counts = BucketCounts::new(extractor.spec().buckets);
+        for text in texts {
+            counts.add(extractor.extract(text).buckets);
+        }
+        counts
+    }
+
+    fn weights(target: &[&str], pseudo_count: f64) -> Vec<f64> {
+        let spec = FeatureSpec {
+            hash: NgramHash::Sha256,
+            ..FeatureSpec::default()
+        };
+        let mut extractor = FeatureExtractor::new(spec).unwrap();
+        let raw = count(&mut extractor, &RAW);
+        let target = count(&mut extractor, target);
+        let ratios = fit(raw.as_slice(), target.as_slice(), pseudo_count).unwrap();
+        RAW.iter()
+            .map(|text| log_weight(&ratios, extractor.extract(text).buckets))
+            .collect()
+    }
+
+    /// The small reference example: the weights of the original package.
+    #[test]
+    fn the_small_example_has_the_reference_weights() {
+        let expected = [
+            (0.0, [-99.777_495_069, -37.453_356_180, -131.328_358_267, -202.860_043_080]),
+            (1.0, [-58.406_676_898, -43.886_547_804, -48.450_578_782, -91.400_159_847]),
+        ];
+        for (pseudo_count, expected) in expected {
+            for (weight, expected) in weights(&TARGET, pseudo_count).iter().zip(expected) {
+                assert!((weight - expected).abs() < 1e-8, "{weight} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_equal_to_the_corpus_gives_zero() {
+        assert_eq!(weights(&RAW, 0.0), [0.0; 4]);
+    }
+
+    #[test]
+    fn an_empty_side_is_an_error() {
+        assert_eq!(fit(&[1, 2], &[0, 0], 0.0), Err(FitError::EmptyTarget));
+        assert_eq!(fit(&[0, 0], &[1, 0], 0.0), Err(FitError::EmptyRaw));
+        assert!(fit(&[1, 2], &[0, 0], 0.5).is_ok());
+        assert!(fit(&[1], &[1, 1], 0.0).is_err());
+        assert!(fit(&[1], &[1], f64::NAN).is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! The computation of a task, around its stage: read batches, hand them over, encode what comes.
+//!
+//! It runs on a blocking thread from start to end, so that decoding, the stage and encoding share
+//! one core's caches and no asynchronous thread is ever held.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use gleaner_schemas::{Failure, FailureKind, PhasePlan, Reader, Slice, SourceFile, Task};
+use gleaner_storage::TableEncoder;
+use gleaner_storage::documents::{BatchLimits, DocumentReader, PredicateCompiler};
+use gleaner_storage::lookup::CorpusLookup;
+use gleaner_storage::table::{BlockingIo, TableReader};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::TaskExecutor;
+use crate::registry;
+use crate::side_inputs::{SideInputCache, TaskSideInputs};
+use crate::stage::{DocumentLookup, MapContext};
+
+/// Runs the stages of the registry.
+#[derive(Debug)]
+pub struct StageExecutor {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    io: BlockingIo,
+    predicates: Arc<dyn PredicateCompiler>,
+    side_inputs: SideInputCache,
+}
+
+impl StageExecutor {
+    /// An executor that reads through `io`. `predicates` compiles the `where` of job files.
+    #[must_use]
+    pub fn new(io: BlockingIo, predicates: Arc<dyn PredicateCompiler>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                io,
+                predicates,
+                side_inputs: SideInputCache::default(),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl TaskExecutor for StageExecutor {
+    async fn execute(
+        &self,
+        plan: &Arc<PhasePlan>,
+        task: &Arc<Task>,
+        cancel: CancellationToken,
+    ) -> Result<Bytes, Failure> {
+        let (shared, plan, task) = (Arc::clone(&self.shared), Arc::clone(plan), Arc::clone(task));
+        let span = tracing::info_span!(
+            "attempt", task = %task.id, stage = plan.stage, phase = plan.phase
+        );
+        let thread = tokio::task::spawn_blocking(move || {
+            let _entered = span.entered();
+            // A panic is a bug of ours, and one document must not take the worker down with it.
+            std::panic::catch_unwind(AssertUnwindSafe(|| shared.run(&plan, &task, &cancel)))
+                .unwrap_or_else(|panic| {
+                    Err(Failure::new(
+                        FailureKind::Permanent,
+                        format!(
+                            "the stage panicked, which is a bug of Gleaner: {}",
+                            panic_text(&*panic)
+                        ),
+                    ))
+                })
+        });
+        match thread.await {
+            Ok(result) => result,
+            Err(error) => Err(Failure::new(
+                FailureKind::Transient,
+                format!("the thread of the task ended: {error}"),
+            )),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+impl Shared {
+    fn run(
+        &self,
+        plan: &PhasePlan,
+        task: &Task,
+        cancel: &CancellationToken,
+    ) -> Result<Bytes, Failure> {
+        let kind = registry::kind(&plan.kind).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Permanent,
+                format!("this worker does not know stages of kind {}", plan.kind),
+            )
+        })?;
+        if kind.code_version() != plan.code_version {
+            return Err(Failure::new(
+                FailureKind::Permanent,
+                format!(
+                    "this worker has version {} of {}, the coordinator has version {}; run \
+                     workers and coordinator of the same version",
+                    kind.code_version(),
+                    plan.kind,
+                    plan.code_version
+                ),
+            ));
+        }
+        let lookup: Arc<dyn DocumentLookup> = Arc::new(Lookup(CorpusLookup::new(
+            self.io.clone(),
+            BatchLimits::for_memory(plan.memory_bytes),
+        )));
+        let mut stage = kind.open(&MapContext {
+            phase: &plan.phase,
+            params: &plan.params,
+            task,
+            side_inputs: &TaskSideInputs {
+                io: &self.io,
+                cache: &self.side_inputs,
+                side_inputs: &plan.side_inputs,
+            },
+            documents: lookup,
+            memory_bytes: plan.memory_bytes,
+        })?;
+        // Half of the slot's memory is for the output, the rest for input and stage.
+        let mut encoder = TableEncoder::new(stage.output(), plan.memory_bytes / 2)?;
+        let mut excluded = 0;
+        for slice in &task.shard.slices {
+            let mut batches = self.open_slice(plan, slice)?;
+            while let Some(batch) = batches.next_batch()? {
+                stop_if(cancel)?;
+                if let Some(rows) = stage.process(&batch)? {
+                    encoder.write(&rows)?;
+                }
+            }
+            excluded += batches.rows_excluded();
+        }
+        while let Some(rows) = stage.finish()? {
+            stop_if(cancel)?;
+            encoder.write(&rows)?;
+        }
+        let mut lanes = stage.lanes();
+        lanes.excluded = excluded;
+        encoder.finish(&lanes, &provenance(plan, task))
+    }
+
+    fn open_slice(&self, plan: &PhasePlan, slice: &Slice) -> Result<Batches, Failure> {
+        match &plan.reader {
+            Reader::Documents { columns, predicate } => {
+                let limits = BatchLimits::for_memory(plan.memory_bytes);
+                let predicate = predicate
+                    .as_deref()
+                    .map(|sql| (sql, self.predicates.as_ref()));
+                Ok(Batches::Documents(DocumentReader::open(
+                    &self.io, slice, columns, predicate, limits,
+                )?))
+            }
+            Reader::Table { columns } => Ok(Batches::Table(TableReader::open(
+                &self.io,
+                &slice.file.uri,
+                Some(columns),
+            )?)),
+        }
+    }
+}
+
+enum Batches {
+    Documents(DocumentReader),
+    Table(TableReader),
+}
+
+impl Batches {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        match self {
+            Self::Documents(reader) => reader.next_batch(),
+            Self::Table(reader) => reader.next_batch(),
+        }
+    }
+
+    fn rows_excluded(&self) -> u64 {
+        match self {
+            Self::Documents(reader) => reader.rows_excluded(),
+            Self::Table(_) => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Lookup(CorpusLookup);
+
+impl DocumentLookup for Lookup {
+    fn for_each(
+        &self,
+        file: &SourceFile,
+        rows: &[u64],
+        schema: &arrow::datatypes::SchemaRef,
+        each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.0.for_each(file, rows, schema, each)
+    }
+}
+
+fn stop_if(cancel: &CancellationToken) -> Result<(), Failure> {
+    if cancel.is_cancelled() {
+        return Err(Failure::new(FailureKind::Transient, "cancelled"));
+    }
+    Ok(())
+}
+
+/// What made the object. Nothing random and no time, so that equal tasks give equal bytes.
+fn provenance(plan: &PhasePlan, task: &Task) -> serde_json::Value {
+    let inputs: Vec<_> = task
+        .shard
+        .slices
+        .iter()
+        .map(|slice| json!({ "identity": slice.file.identity, "row_groups": slice.row_groups }))
+        .collect();
+    json!({
+        "task": task.id,
+        "kind": plan.kind,
+        "code_version": plan.code_version,
+        "phase": plan.phase,
+        "params": plan.params,
+        "inputs": inputs,
+    })
+}
