@@ -10,8 +10,8 @@ use gleaner_schemas::{
 };
 use gleaner_storage::{Output, OutputError};
 use gleaner_workers::stage::{DocumentSource, PhaseInput};
-use parquet::arrow::async_reader::ParquetObjectReader;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use gleaner_storage::metadata;
+use parquet::arrow::parquet_to_arrow_schema;
 
 use crate::driver::{FinishedStage, JobInputs};
 use crate::inputs::InputSet;
@@ -182,12 +182,14 @@ pub async fn read_schema(output: &Output, files: &[TableFile]) -> Result<SchemaR
             help: None,
         });
     };
-    let mut reader =
-        ParquetObjectReader::new(Arc::clone(output.store()), output.path_of(&file.path))
-            .with_file_size(file.bytes);
-    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await;
-    match metadata {
-        Ok(metadata) => Ok(Arc::clone(metadata.schema())),
+    let path = output.path_of(&file.path);
+    let fetched = metadata::fetch(output.store(), &path, file.bytes).await;
+    let schema = fetched.and_then(|metadata| {
+        let file = metadata.file_metadata();
+        parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
+    });
+    match schema {
+        Ok(schema) => Ok(Arc::new(schema)),
         Err(error) => Err(OutputError::Malformed {
             uri: output.uri_of(&file.path),
             expected: "Parquet object",

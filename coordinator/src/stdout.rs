@@ -1,26 +1,29 @@
-//! Results go to the standard output through here: locked once, buffered, and a reader that went
-//! away (`gleaner sql ... | head`) is a success.
+//! Results go to the standard output through here: in large writes, each under the stream's lock,
+//! and a reader that went away (`gleaner sql ... | head`) is a success.
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-/// A locked, buffered standard output.
+/// Bytes that are written at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A buffered standard output.
 #[derive(Debug)]
 pub struct Stdout {
-    writer: BufWriter<StdoutLock<'static>>,
+    writer: BufWriter<io::Stdout>,
 }
 
 impl Default for Stdout {
     fn default() -> Self {
-        Self::lock()
+        Self::new()
     }
 }
 
 impl Stdout {
-    /// Locks the standard output.
+    /// The standard output, with a buffer of its own.
     #[must_use]
-    pub fn lock() -> Self {
+    pub fn new() -> Self {
         Self {
-            writer: BufWriter::with_capacity(64 * 1024, io::stdout().lock()),
+            writer: BufWriter::with_capacity(BUFFER_BYTES, io::stdout()),
         }
     }
 }
@@ -66,7 +69,7 @@ pub fn width() -> Option<usize> {
 ///
 /// Of the stream; a reader that went away is no error.
 pub fn print(text: &str) -> io::Result<()> {
-    let mut stdout = Stdout::lock();
+    let mut stdout = Stdout::new();
     let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| if text.ends_with('\n') { Ok(()) } else { stdout.write_all(b"\n") })

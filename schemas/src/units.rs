@@ -173,6 +173,18 @@ impl Ratio {
         })
     }
 
+    /// The numerator in lowest terms.
+    #[must_use]
+    pub const fn numerator(self) -> u64 {
+        self.numerator
+    }
+
+    /// The denominator in lowest terms; not zero.
+    #[must_use]
+    pub const fn denominator(self) -> u64 {
+        self.denominator
+    }
+
     /// The largest integer that is not above `ratio * n`. Integer arithmetic: no row is lost to
     /// rounding.
     #[must_use]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -12,10 +12,9 @@ use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -23,6 +22,7 @@ use gleaner_schemas::{TableFile, columns};
 use gleaner_storage::Output;
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use parquet::arrow::RowNumber;
 
 /// One file of a [`FilesTable`].
 #[derive(Debug, Clone)]
@@ -31,16 +31,26 @@ pub(crate) struct File {
     pub(crate) path: Path,
     /// Its size.
     pub(crate) bytes: u64,
-    /// The etag that it must have, if that is known.
-    pub(crate) etag: Option<String>,
     /// Values of `input_file` that its rows may have; empty if that is not known.
     pub(crate) inputs: Vec<String>,
+}
+
+impl File {
+    fn partitioned(&self) -> PartitionedFile {
+        PartitionedFile::new_from_meta(ObjectMeta {
+            location: self.path.clone(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: self.bytes,
+            e_tag: None,
+            version: None,
+        })
+    }
 }
 
 /// A table of Parquet files in one store.
 #[derive(Debug)]
 pub(crate) struct FilesTable {
-    schema: SchemaRef,
+    schema: TableSchema,
     store: ObjectStoreUrl,
     files: Vec<File>,
     rows: Option<u64>,
@@ -56,11 +66,22 @@ impl FilesTable {
         rows: Option<u64>,
     ) -> Self {
         Self {
-            schema: without_metadata(schema),
+            schema: TableSchema::from_file_schema(without_metadata(schema)),
             store,
             files,
             rows,
         }
+    }
+
+    /// The same table with the place of each row, in the columns `input_file` and `input_row`.
+    /// Every file must have its name as its only input.
+    pub(crate) fn with_places(mut self) -> Self {
+        let [file, row] = place_fields();
+        self.schema = TableSchema::builder(Arc::clone(self.schema.file_schema()))
+            .with_table_partition_cols(vec![Arc::new(file)])
+            .with_virtual_columns(vec![Arc::new(row)])
+            .build();
+        self
     }
 
     /// The table of these objects of an output.
@@ -76,7 +97,6 @@ impl FilesTable {
             .map(|file| File {
                 path: output.path_of(&file.path),
                 bytes: file.bytes,
-                etag: None,
                 inputs: file.inputs.clone(),
             })
             .collect();
@@ -98,7 +118,7 @@ impl FilesTable {
     }
 
     fn statistics_of(&self, n_files: usize) -> Statistics {
-        let mut statistics = Statistics::new_unknown(&self.schema);
+        let mut statistics = Statistics::new_unknown(self.schema.table_schema());
         if n_files == self.files.len()
             && let Some(rows) = self.rows.and_then(|rows| usize::try_from(rows).ok())
         {
@@ -158,7 +178,7 @@ fn text_of(expr: &Expr) -> Option<&str> {
 #[async_trait]
 impl TableProvider for FilesTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.schema.table_schema())
     }
 
     fn table_type(&self) -> TableType {
@@ -175,18 +195,29 @@ impl TableProvider for FilesTable {
         let files = self.matching(filters);
         if files.is_empty() {
             let schema = match projection {
-                Some(projection) => Arc::new(self.schema.project(projection)?),
-                None => Arc::clone(&self.schema),
+                Some(projection) => Arc::new(self.schema().project(projection)?),
+                None => self.schema(),
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let n_groups = state.config().target_partitions();
+        let has_places = !self.schema.table_partition_cols().is_empty();
+        let files = files
+            .into_iter()
+            .map(|file| match file.inputs.first() {
+                Some(name) if has_places => file
+                    .partitioned()
+                    .with_partition_values(vec![ScalarValue::from(name.as_str())]),
+                _ => file.partitioned(),
+            })
+            .collect::<Vec<_>>();
+        let n_files = files.len();
+        let groups = groups(files, state.config().target_partitions());
         let config = FileScanConfigBuilder::new(
             self.store.clone(),
-            Arc::new(ParquetSource::new(Arc::clone(&self.schema))),
+            Arc::new(ParquetSource::new(self.schema.clone())),
         )
-        .with_statistics(self.statistics_of(files.len()))
-        .with_file_groups(groups(&files, n_groups))
+        .with_statistics(self.statistics_of(n_files))
+        .with_file_groups(groups)
         .with_projection_indices(projection.cloned())?
         .with_limit(limit)
         .build();
@@ -211,25 +242,27 @@ impl TableProvider for FilesTable {
     }
 }
 
+/// The columns that tell where a row of the corpus comes from.
+pub(crate) fn place_fields() -> [Field; 2] {
+    [
+        Field::new(columns::INPUT_FILE, DataType::Utf8, false),
+        // The reader of Parquet knows by the extension type that it is to count rows.
+        Field::new(columns::INPUT_ROW, DataType::Int64, false).with_extension_type(RowNumber),
+    ]
+}
+
 /// The files in order, in at most `n_groups` runs of about the same number of bytes.
-fn groups(files: &[&File], n_groups: usize) -> Vec<FileGroup> {
-    let total: u64 = files.iter().map(|file| file.bytes).sum();
+fn groups(files: Vec<PartitionedFile>, n_groups: usize) -> Vec<FileGroup> {
+    let total: u64 = files.iter().map(|file| file.object_meta.size).sum();
     let share = total.div_ceil(n_groups.max(1) as u64).max(1);
-    let mut groups = vec![FileGroup::default()];
+    let mut groups: Vec<FileGroup> = Vec::new();
     let mut bytes_so_far = 0;
     for file in files {
-        if bytes_so_far >= share * groups.len() as u64 {
-            groups.push(FileGroup::default());
-        }
-        bytes_so_far += file.bytes;
-        if let Some(group) = groups.last_mut() {
-            group.push(PartitionedFile::new_from_meta(ObjectMeta {
-                location: file.path.clone(),
-                last_modified: chrono::DateTime::UNIX_EPOCH,
-                size: file.bytes,
-                e_tag: file.etag.clone(),
-                version: None,
-            }));
+        let is_full = bytes_so_far >= share * groups.len() as u64;
+        bytes_so_far += file.object_meta.size;
+        match groups.last_mut() {
+            Some(group) if !is_full => group.push(file),
+            _ => groups.push(FileGroup::new(vec![file])),
         }
     }
     groups
@@ -244,7 +277,6 @@ mod tests {
         File {
             path: Path::from(name),
             bytes,
-            etag: None,
             inputs: vec![format!("{name}.parquet")],
         }
     }
@@ -252,14 +284,14 @@ mod tests {
     #[test]
     fn groups_keep_the_order_and_balance_bytes() {
         let files = [file("a", 10), file("b", 10), file("c", 20), file("d", 1)];
-        let files: Vec<&File> = files.iter().collect();
-        let names: Vec<Vec<String>> = groups(&files, 2)
+        let files: Vec<_> = files.iter().map(File::partitioned).collect();
+        let names: Vec<Vec<String>> = groups(files.clone(), 2)
             .iter()
             .map(|group| group.iter().map(|file| file.path().to_string()).collect())
             .collect();
         assert_eq!(names, [vec!["a", "b", "c"], vec!["d"]]);
-        assert_eq!(groups(&files, 1).len(), 1);
-        assert_eq!(groups(&files, 100).len(), 4);
+        assert_eq!(groups(files.clone(), 1).len(), 1);
+        assert_eq!(groups(files, 100).len(), 4);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rows to the bytes of a Parquet object.
 
 use std::io;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -9,11 +10,11 @@ use gleaner_schemas::{Failure, FailureKind, Lanes};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use std::sync::Arc;
+
+use crate::metadata;
 
 /// Key-value metadata: [`Lanes`] as JSON.
 pub const LANES: &str = "gleaner.lanes";
@@ -138,10 +139,7 @@ pub async fn read_facts(
     path: &Path,
     bytes: u64,
 ) -> Result<ObjectFacts, io::Error> {
-    use parquet::arrow::async_reader::AsyncFileReader as _;
-    let mut reader =
-        ParquetObjectReader::new(Arc::clone(store), path.clone()).with_file_size(bytes);
-    let metadata = reader.get_metadata(None).await.map_err(|error| {
+    let metadata = metadata::fetch(store, path, bytes).await.map_err(|error| {
         let kind = match &error {
             parquet::errors::ParquetError::External(_) => io::ErrorKind::Other,
             _ => io::ErrorKind::InvalidData,

@@ -1,13 +1,25 @@
-//! Storage: where objects lie, how they are committed, how shards are read.
+//! Storage: where objects lie, how they are committed, how inputs are read.
+//!
+//! Writing: [`encode`] turns rows into an object, [`output`] commits it under a name from
+//! [`layout`]. Reading: [`listing`] finds files, [`footer`] tells what they hold, [`documents`],
+//! [`table`] and [`lookup`] read rows on blocking threads, all through [`stores`].
 
+mod blocking;
+pub mod documents;
 pub mod encode;
+pub mod footer;
+mod jsonl;
 pub mod layout;
+pub mod listing;
+pub mod lookup;
+pub mod metadata;
 pub mod output;
+mod parquet_documents;
+mod read_error;
+pub mod stores;
+pub mod table;
 
 pub use encode::TableEncoder;
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};
-
-// Reading.
-pub mod stores;
-
+pub use read_error::ReadError;
 pub use stores::Stores;

@@ -13,9 +13,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::sha_buckets::ShaBuckets;
+use crate::token_hash::{fold, hash_token};
 use crate::tokenize::{Tokenizer, Tokens};
 
 /// Longest n-gram.
@@ -186,10 +185,11 @@ impl FeatureExtractor {
         match &mut self.sha {
             Some(sha) => sha.extend(&self.tokens, self.spec.ngrams, &mut self.buckets),
             None => {
-                let bytes = self.tokens.lower().as_bytes();
+                let bytes = self.tokens.padded_lower();
+                let spans = self.tokens.spans();
                 self.token_hashes.clear();
-                let hashes = self.tokens.spans().map(|span| xxh3_64(&bytes[span]));
-                self.token_hashes.extend(hashes);
+                self.token_hashes
+                    .extend(spans.map(|span| hash_token(bytes, span.start, span.end)));
                 let spec = self.spec;
                 extend_xxh3(&self.token_hashes, spec.ngrams, spec.buckets, &mut self.buckets);
             }
@@ -204,8 +204,7 @@ impl FeatureExtractor {
 
 /// Order-sensitive: the two operands are treated differently.
 fn combine(prefix: u64, token: u64) -> u64 {
-    let product = u128::from(prefix ^ FIRST_FACTOR) * u128::from(token ^ SECOND_FACTOR);
-    (product >> 64) as u64 ^ product as u64
+    fold(prefix ^ FIRST_FACTOR, token ^ SECOND_FACTOR)
 }
 
 fn reduce(hash: u64, buckets: u32) -> u32 {

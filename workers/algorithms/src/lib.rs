@@ -10,6 +10,7 @@
 //! 6. [`order`] maps keys to integers of the same order, for exact selection by digits;
 //! 7. [`measure`] tells whether it worked.
 
+mod char_class;
 pub mod counts;
 pub mod features;
 pub mod importance;
@@ -19,6 +20,7 @@ pub mod order;
 pub mod quality;
 pub mod resample;
 mod sha_buckets;
+mod token_hash;
 pub mod tokenize;
 
 pub use counts::BucketCounts;

@@ -8,14 +8,17 @@
 //!   `[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+`
 //!
 //! Both mean: a token is a longest run of word characters, or of characters that are neither word
-//! nor space. So one table of a class per code point replaces the engine.
+//! nor space. So a class per character replaces the engine: text is looked at in blocks of 64
+//! bytes, whose classes are bits of an integer, and tokens begin and end where bits change.
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use regex_syntax::hir::{Class, HirKind};
+use crate::char_class::{
+    BLOCK_BYTES, BlockClasses, CharClass, CharTable, HIGH, code_point_at,
+};
 
 /// How text is split into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -35,6 +38,16 @@ impl Tokenizer {
             Self::WordPunct => "wordpunct",
             Self::WordPunctLegacy => "wordpunct_legacy",
         }
+    }
+
+    fn char_table(self) -> &'static CharTable {
+        static WORD_PUNCT: OnceLock<CharTable> = OnceLock::new();
+        static LEGACY: OnceLock<CharTable> = OnceLock::new();
+        let table = match self {
+            Self::WordPunct => &WORD_PUNCT,
+            Self::WordPunctLegacy => &LEGACY,
+        };
+        table.get_or_init(|| CharTable::new(self.word_pattern(), self.space_pattern()))
     }
 
     fn word_pattern(self) -> &'static str {
@@ -72,76 +85,21 @@ impl FromStr for Tokenizer {
     }
 }
 
-const PUNCTUATION: u8 = 0;
-const WORD: u8 = 1;
-const SPACE: u8 = 2;
-const CLASS: u8 = 3;
-/// Set where `char::to_lowercase` is not the identity.
-const CASED: u8 = 4;
+/// Longest text that is looked at, in bytes (1 GiB): offsets into its lower case have 32 bits, and
+/// lower-casing may lengthen a text by half.
+pub const TEXT_BYTES_MAX: usize = 1 << 30;
 
-/// Lower-casing changes no code point from here on (the last is U+1E921, Adlam).
-const CASED_END: u32 = 0x1_F000;
-
-/// One byte per code point: its class and whether lower-casing changes it.
-struct ClassTable(Vec<u8>);
-
-impl ClassTable {
-    fn of(tokenizer: Tokenizer) -> &'static Self {
-        static WORD_PUNCT: OnceLock<ClassTable> = OnceLock::new();
-        static LEGACY: OnceLock<ClassTable> = OnceLock::new();
-        let table = match tokenizer {
-            Tokenizer::WordPunct => &WORD_PUNCT,
-            Tokenizer::WordPunctLegacy => &LEGACY,
-        };
-        table.get_or_init(|| Self::build(tokenizer))
-    }
-
-    fn build(tokenizer: Tokenizer) -> Self {
-        let mut table = vec![PUNCTUATION; char::MAX as usize + 1];
-        for (pattern, class) in [
-            (tokenizer.word_pattern(), WORD),
-            (tokenizer.space_pattern(), SPACE),
-        ] {
-            for (first, last) in class_ranges(pattern) {
-                table[first as usize..=last as usize].fill(class);
-            }
-        }
-        for c in (0..CASED_END).filter_map(char::from_u32) {
-            let mut lower = c.to_lowercase();
-            if lower.next() != Some(c) || lower.next().is_some() {
-                table[c as usize] |= CASED;
-            }
-        }
-        Self(table)
-    }
-
-    fn class(&self, c: char) -> u8 {
-        self.0[c as usize] & CLASS
-    }
-
-    fn is_cased(&self, c: char) -> bool {
-        self.0[c as usize] & CASED != 0
-    }
-}
-
-/// Code point ranges of a pattern that is a single class. The patterns are constants of this
-/// module; one that were no class would give no ranges and fail every test.
-fn class_ranges(pattern: &str) -> Vec<(char, char)> {
-    match regex_syntax::parse(pattern).map(regex_syntax::hir::Hir::into_kind) {
-        Ok(HirKind::Class(Class::Unicode(class))) => class
-            .ranges()
-            .iter()
-            .map(|range| (range.start(), range.end()))
-            .collect(),
-        _ => Vec::new(),
-    }
-}
+/// Follows the lower-cased text, so that its last token ends, that blocks are whole and that a
+/// token's first 16 bytes can be read wherever it stands.
+const PADDING: &str = "                                                                ";
+const _: () = assert!(PADDING.len() == BLOCK_BYTES);
 
 /// The tokens of a text, with the memory that finding them takes, to be used again and again.
 pub struct Tokens {
-    table: &'static ClassTable,
-    ascii_classes: [u8; 128],
-    lower: String,
+    table: &'static CharTable,
+    /// The lower-cased text and the padding.
+    padded: String,
+    lower_len: usize,
     spans: Vec<(u32, u32)>,
 }
 
@@ -155,34 +113,31 @@ impl Tokens {
     /// No tokens yet.
     #[must_use]
     pub fn new(tokenizer: Tokenizer) -> Self {
-        let table = ClassTable::of(tokenizer);
-        let mut ascii_classes = [0; 128];
-        for (class, entry) in ascii_classes.iter_mut().zip(&table.0) {
-            *class = entry & CLASS;
-        }
         Self {
-            table,
-            ascii_classes,
-            lower: String::new(),
+            table: tokenizer.char_table(),
+            padded: String::new(),
+            lower_len: 0,
             spans: Vec::new(),
         }
     }
 
-    /// Replaces the tokens by those of `text`. Texts of 4 GiB and more are cut at the last
-    /// character below that.
+    /// Replaces the tokens by those of `text`. Of a text longer than [`TEXT_BYTES_MAX`], only the
+    /// characters that fit are looked at.
     pub fn set(&mut self, text: &str) {
-        let mut end = text.len().min(u32::MAX as usize / 4);
+        let mut end = text.len().min(TEXT_BYTES_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
         self.lower_case(&text[..end]);
+        self.lower_len = self.padded.len();
+        self.padded.push_str(PADDING);
         self.split();
     }
 
     /// The lower-cased text.
     #[must_use]
     pub fn lower(&self) -> &str {
-        &self.lower
+        &self.padded[..self.lower_len]
     }
 
     /// Number of tokens.
@@ -199,9 +154,7 @@ impl Tokens {
 
     /// The tokens in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.spans
-            .iter()
-            .map(|&(start, end)| &self.lower[start as usize..end as usize])
+        self.spans().map(|span| &self.padded[span])
     }
 
     /// Where in [`Tokens::lower`] the tokens stand, as byte offsets.
@@ -211,72 +164,142 @@ impl Tokens {
             .map(|&(start, end)| start as usize..end as usize)
     }
 
+    /// [`Tokens::lower`], followed by at least 64 bytes of white space.
+    pub(crate) fn padded_lower(&self) -> &[u8] {
+        self.padded.as_bytes()
+    }
+
     /// As `str::to_lowercase`, which equals Python's `str.lower` on all assigned code points.
     fn lower_case(&mut self, text: &str) {
-        self.lower.clear();
+        self.padded.clear();
+        self.padded.reserve(text.len() + PADDING.len());
         if text.is_ascii() {
-            self.lower.push_str(text);
-            self.lower.make_ascii_lowercase();
+            self.push_ascii_lower_case(text);
             return;
         }
-        // A capital sigma's lower case depends on its neighbours.
-        if text.contains('Σ') {
-            self.lower = text.to_lowercase();
-            return;
-        }
-        self.lower.reserve(text.len());
         let mut rest = text;
-        while !rest.is_empty() {
-            let n_ascii = rest
-                .as_bytes()
-                .iter()
-                .position(|byte| !byte.is_ascii())
-                .unwrap_or(rest.len());
-            let (ascii, other) = rest.split_at(n_ascii);
-            let start = self.lower.len();
-            self.lower.push_str(ascii);
-            self.lower[start..].make_ascii_lowercase();
-            rest = other;
-            let mut chars = rest.chars();
-            while let Some(c) = chars.next().filter(|c| !c.is_ascii()) {
-                if self.table.is_cased(c) {
-                    self.lower.extend(c.to_lowercase());
-                } else {
-                    self.lower.push(c);
-                }
-                rest = &rest[c.len_utf8()..];
-            }
+        // A capital sigma's lower case depends on its neighbours, though not across white space:
+        // the standard library does such words.
+        while let Some(sigma) = rest.find('Σ') {
+            let is_space = |c: char| c.is_ascii_whitespace();
+            let start = rest[..sigma].rfind(is_space).map_or(0, |space| space + 1);
+            let end = rest[sigma..]
+                .find(is_space)
+                .map_or(rest.len(), |n_bytes| sigma + n_bytes);
+            self.push_lower_case(&rest[..start]);
+            self.padded.push_str(&rest[start..end].to_lowercase());
+            rest = &rest[end..];
         }
+        self.push_lower_case(rest);
+    }
+
+    /// Lower case that depends on no neighbours.
+    fn push_lower_case(&mut self, text: &str) {
+        let bytes = text.as_bytes();
+        let (mut n_copied, mut idx) = (0, 0);
+        while idx < bytes.len() {
+            if let Some(Ok(lanes)) = bytes.get(idx..idx + 8).map(<[u8; 8]>::try_from) {
+                let beyond_ascii = u64::from_le_bytes(lanes) & HIGH;
+                if beyond_ascii == 0 {
+                    idx += 8;
+                    continue;
+                }
+                idx += beyond_ascii.trailing_zeros() as usize / 8;
+            }
+            let (code_point, width) = code_point_at(bytes, idx);
+            if width > 1 && self.table.is_cased(code_point) {
+                self.push_ascii_lower_case(&text[n_copied..idx]);
+                n_copied = idx + width;
+                let lower = text[idx..n_copied].chars().flat_map(char::to_lowercase);
+                self.padded.extend(lower);
+            }
+            idx += width;
+        }
+        self.push_ascii_lower_case(&text[n_copied..]);
+    }
+
+    /// Lower-cases ASCII and copies the rest as it is.
+    fn push_ascii_lower_case(&mut self, text: &str) {
+        let start = self.padded.len();
+        self.padded.push_str(text);
+        self.padded[start..].make_ascii_lowercase();
     }
 
     fn split(&mut self) {
         self.spans.clear();
-        let bytes = self.lower.as_bytes();
+        let bytes = self.padded.as_bytes();
+        let mut tail = CharTail::default();
+        let mut last = BlockClasses {
+            space: 1 << 63,
+            ..BlockClasses::default()
+        };
+        // The first byte of the token that is being read, if there is one.
         let mut start = 0;
-        let mut class = SPACE;
-        let mut idx = 0;
-        while idx < bytes.len() {
-            let byte = bytes[idx];
-            let (here, width) = if byte < 128 {
-                (self.ascii_classes[byte as usize], 1)
-            } else {
-                // `idx` is at a character's first byte, so there is a next character.
-                match self.lower[idx..].chars().next() {
-                    Some(c) => (self.table.class(c), c.len_utf8()),
-                    None => break,
-                }
-            };
-            if here != class {
-                if class != SPACE {
-                    self.spans.push((start, idx as u32));
-                }
-                start = idx as u32;
-                class = here;
+        for (block_idx, block) in bytes.as_chunks().0.iter().enumerate() {
+            let base = block_idx * BLOCK_BYTES;
+            let mut classes = self.table.ascii_classes(block);
+            if classes.beyond_ascii != 0 {
+                classify_beyond_ascii(self.table, bytes, base, &mut classes, &mut tail);
             }
-            idx += width;
+            let word_before = classes.word << 1 | last.word >> 63;
+            let space_before = classes.space << 1 | last.space >> 63;
+            let changes = classes.word ^ word_before | classes.space ^ space_before;
+            let mut starts = changes & !classes.space;
+            let mut ends = changes & !space_before;
+            let mut next_start = || {
+                let start = base as u32 + starts.trailing_zeros();
+                starts &= starts.wrapping_sub(1);
+                start
+            };
+            if last.space >> 63 != 0 {
+                start = next_start();
+            }
+            // Starts and ends alternate, so that the token that is being read has the next end.
+            self.spans.reserve(BLOCK_BYTES);
+            while ends != 0 {
+                self.spans.push((start, base as u32 + ends.trailing_zeros()));
+                ends &= ends - 1;
+                start = next_start();
+            }
+            last = classes;
         }
-        if class != SPACE {
-            self.spans.push((start, bytes.len() as u32));
+    }
+}
+
+/// What of a character reaches into the next block.
+#[derive(Default)]
+struct CharTail {
+    n_bytes: usize,
+    classes: BlockClasses,
+}
+
+/// Sets the bits of the characters beyond ASCII: all bytes of a character have its class.
+fn classify_beyond_ascii(
+    table: &CharTable,
+    bytes: &[u8],
+    base: usize,
+    classes: &mut BlockClasses,
+    tail: &mut CharTail,
+) {
+    classes.word |= tail.classes.word;
+    classes.space |= tail.classes.space;
+    let mut rest = classes.beyond_ascii & u64::MAX << tail.n_bytes;
+    *tail = CharTail::default();
+    while rest != 0 {
+        let idx = rest.trailing_zeros() as usize;
+        let (code_point, width) = code_point_at(bytes, base + idx);
+        let bits = (1 << width) - 1;
+        rest &= !(bits << idx);
+        let class = table.class(code_point);
+        let set = |classes: &mut BlockClasses, bits: u64| match class {
+            CharClass::Word => classes.word |= bits,
+            CharClass::Space => classes.space |= bits,
+            CharClass::Punctuation => (),
+        };
+        set(classes, bits << idx);
+        if idx + width > BLOCK_BYTES {
+            tail.n_bytes = idx + width - BLOCK_BYTES;
+            set(&mut tail.classes, bits >> (BLOCK_BYTES - idx));
         }
     }
 }
@@ -286,6 +309,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use regex::Regex;
+    use std::sync::LazyLock;
 
     fn tokens(tokenizer: Tokenizer, text: &str) -> Vec<String> {
         let mut tokens = Tokens::new(tokenizer);
@@ -294,12 +318,15 @@ mod tests {
     }
 
     fn by_pattern(tokenizer: Tokenizer, text: &str) -> Vec<String> {
+        static WORD_PUNCT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w+|[^\w\s]+").unwrap());
+        static LEGACY: LazyLock<Regex> = LazyLock::new(|| {
+            Regex::new(r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+").unwrap()
+        });
         let pattern = match tokenizer {
-            Tokenizer::WordPunct => r"\w+|[^\w\s]+",
-            Tokenizer::WordPunctLegacy => r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+",
+            Tokenizer::WordPunct => &WORD_PUNCT,
+            Tokenizer::WordPunctLegacy => &LEGACY,
         };
         let lower = text.to_lowercase();
-        let pattern = Regex::new(pattern).unwrap();
         pattern
             .find_iter(&lower)
             .map(|found| found.as_str().to_owned())

@@ -1,0 +1,426 @@
+//! `gleaner verify`: is an output what its newest version says?
+//!
+//! Checked are, for every file that the version names: that it is there, its size, its BLAKE3
+//! hash against manifest and name, its schema against its table's, its rows and lanes recounted
+//! from the rows themselves; for tables and stages the sums and the balance of lanes; and that
+//! `manifest.json` is the newest version. Objects in the stages' folders that no version names
+//! are listed as a warning. Tests and the simulation share [`verify`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Schema};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use gleaner_schemas::{
+    ContentHash, Lanes, ReduceResult, TableFile, TableVersion, Version, columns,
+};
+use gleaner_storage::{Output, OutputError, encode, layout};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Serialize;
+
+/// Files that are checked at a time; each is held in memory.
+const FILES_AT_A_TIME: usize = 8;
+/// Versions read at a time.
+const VERSIONS_AT_A_TIME: usize = 16;
+
+/// Something that is not as the version says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Difference {
+    /// Key of the object, or the name of the table or stage.
+    pub place: String,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+/// What was checked, and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// The version that was checked.
+    pub version: u64,
+    /// Files of all its tables.
+    pub n_files: u64,
+    /// Their rows, recounted.
+    pub rows: u64,
+    /// Their bytes, read.
+    pub bytes: u64,
+    /// Everything that is wrong.
+    pub differences: Vec<Difference>,
+    /// Objects in folders of tables that no version names. No harm is done by them: readers go
+    /// through the manifest. `gleaner gc` removes them.
+    pub zombies: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether the output is what its version says.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// The report as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for difference in &self.differences {
+            let _ = writeln!(text, "wrong: {}: {}", difference.place, difference.message);
+        }
+        const ZOMBIES_SHOWN: usize = 10;
+        for zombie in self.zombies.iter().take(ZOMBIES_SHOWN) {
+            let _ = writeln!(text, "not named by any version: {zombie}");
+        }
+        if self.zombies.len() > ZOMBIES_SHOWN {
+            let n_more = self.zombies.len() - ZOMBIES_SHOWN;
+            let _ = writeln!(text, "and {n_more} more that no version names");
+        }
+        let verdict = match self.differences.len() {
+            0 => "everything is as the manifest says".to_owned(),
+            1 => "1 difference".to_owned(),
+            n => format!("{n} differences"),
+        };
+        let _ = writeln!(
+            text,
+            "version {}: {} files, {} rows, {}: {verdict}",
+            self.version,
+            self.n_files,
+            self.rows,
+            crate::progress::bytes(self.bytes)
+        );
+        text
+    }
+}
+
+/// Checks the newest version of an output. `None` if nothing is published.
+///
+/// # Errors
+///
+/// Of the store; what is wrong with the contents is in the report.
+pub async fn verify(output: &Output) -> Result<Option<VerifyReport>, OutputError> {
+    let Some(version) = output.latest_version().await? else {
+        return Ok(None);
+    };
+    let mut report = VerifyReport {
+        version: version.number,
+        ..VerifyReport::default()
+    };
+    check_copy(output, &version, &mut report).await?;
+    check_sums(&version, &mut report);
+    check_files(output, &version, &mut report).await?;
+    report.zombies = zombies(output, &version).await?;
+    report.differences.sort();
+    Ok(Some(report))
+}
+
+impl VerifyReport {
+    fn differs(&mut self, place: &str, message: String) {
+        self.differences.push(Difference {
+            place: place.to_owned(),
+            message,
+        });
+    }
+}
+
+async fn check_copy(
+    output: &Output,
+    version: &Version,
+    report: &mut VerifyReport,
+) -> Result<(), OutputError> {
+    match output.get_json::<Version>(layout::MANIFEST, "published version").await {
+        Ok(Some(copy)) if copy == *version => {}
+        Ok(Some(copy)) => report.differs(
+            layout::MANIFEST,
+            format!("is a copy of version {}, not of {}", copy.number, version.number),
+        ),
+        Ok(None) => report.differs(layout::MANIFEST, "is missing".to_owned()),
+        Err(OutputError::Malformed { message, .. }) => {
+            report.differs(layout::MANIFEST, format!("is not a version: {message}"));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// What can be known from the manifest alone.
+fn check_sums(version: &Version, report: &mut VerifyReport) {
+    for (name, table) in &version.tables {
+        let rows: u64 = table.files.iter().map(|file| file.rows).sum();
+        let bytes: u64 = table.files.iter().map(|file| file.bytes).sum();
+        if (rows, bytes) != (table.rows, table.bytes) {
+            report.differs(
+                name,
+                format!(
+                    "the table has {} rows and {} bytes, its files {rows} and {bytes}",
+                    table.rows, table.bytes
+                ),
+            );
+        }
+        let mut paths = BTreeSet::new();
+        for file in &table.files {
+            if !paths.insert(&file.path) {
+                report.differs(&file.path, "is named twice".to_owned());
+            }
+        }
+    }
+    for (name, stage) in &version.stages {
+        if !stage.lanes.is_balanced() {
+            report.differs(name, format!("lanes are not balanced: {}", lanes_text(&stage.lanes)));
+        }
+        if let Some(table) = version.tables.get(name) {
+            let of_files: Lanes = table.files.iter().map(|file| file.lanes).sum();
+            // Rows of tasks that were given up are in no file.
+            let expected = Lanes {
+                rows_in: of_files.rows_in + stage.lanes.failed - of_files.failed.min(stage.lanes.failed),
+                failed: stage.lanes.failed,
+                ..of_files
+            };
+            if expected != stage.lanes {
+                report.differs(
+                    name,
+                    format!(
+                        "the stage's lanes are {}, its files' {}",
+                        lanes_text(&stage.lanes),
+                        lanes_text(&of_files)
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn lanes_text(lanes: &Lanes) -> String {
+    format!(
+        "{} in = {} ok + {} ineligible + {} rejected + {} failed",
+        lanes.rows_in, lanes.ok, lanes.ineligible, lanes.rejected, lanes.failed
+    )
+}
+
+async fn check_files(
+    output: &Output,
+    version: &Version,
+    report: &mut VerifyReport,
+) -> Result<(), OutputError> {
+    let files = version
+        .tables
+        .values()
+        .flat_map(|table| table.files.iter().map(move |file| (table, file)));
+    let mut checks = futures::stream::iter(files)
+        .map(|(table, file)| check_file(output, table, file))
+        .buffer_unordered(FILES_AT_A_TIME);
+    while let Some(checked) = checks.next().await {
+        let checked = checked?;
+        report.n_files += 1;
+        report.rows += checked.rows;
+        report.bytes += checked.bytes;
+        report.differences.extend(checked.differences);
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct CheckedFile {
+    rows: u64,
+    bytes: u64,
+    differences: Vec<Difference>,
+}
+
+async fn check_file(
+    output: &Output,
+    table: &TableVersion,
+    file: &TableFile,
+) -> Result<CheckedFile, OutputError> {
+    let mut checked = CheckedFile::default();
+    let differs = |message: String| Difference {
+        place: file.path.clone(),
+        message,
+    };
+    let Some(bytes) = output.get(&file.path).await? else {
+        checked.differences.push(differs("is missing".to_owned()));
+        return Ok(checked);
+    };
+    checked.bytes = bytes.len() as u64;
+    if checked.bytes != file.bytes {
+        let message = format!("has {} bytes, not {}", checked.bytes, file.bytes);
+        checked.differences.push(differs(message));
+    }
+    let (schema, file_of_thread) = (table.schema.clone(), file.clone());
+    let recounted =
+        tokio::task::spawn_blocking(move || recount(&bytes, &schema, &file_of_thread)).await;
+    match recounted {
+        Ok(Ok((rows, messages))) => {
+            checked.rows = rows;
+            checked.differences.extend(messages.into_iter().map(differs));
+        }
+        Ok(Err(message)) => {
+            checked.differences.push(differs(format!("cannot be read as Parquet: {message}")));
+        }
+        Err(error) => {
+            checked.differences.push(differs(format!("reading it panicked: {error}")));
+        }
+    }
+    Ok(checked)
+}
+
+/// Everything that an object's bytes tell, against what the version says about it.
+fn recount(
+    bytes: &Bytes,
+    schema: &Schema,
+    file: &TableFile,
+) -> Result<(u64, Vec<String>), String> {
+    let mut messages = Vec::new();
+    let checksum = ContentHash::of(bytes);
+    if checksum != file.checksum {
+        messages.push(format!("has checksum {checksum}, not {}", file.checksum));
+    }
+    match layout::parse_attempt(&file.path) {
+        Some((task, attempt)) => {
+            if attempt.content() != checksum {
+                messages.push(format!("its name says checksum {}", attempt.content()));
+            }
+            if file.task.as_ref().is_some_and(|named| *named != task) {
+                messages.push(format!("its name says task {task}"));
+            }
+        }
+        None => messages.push("its name is not that of an attempt".to_owned()),
+    }
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
+        .map_err(|error| error.to_string())?;
+    if builder.schema().as_ref() != schema {
+        messages.push(schema_difference(builder.schema(), schema));
+    }
+    let metadata = builder.metadata().file_metadata();
+    let stored_lanes: Option<Lanes> = metadata
+        .key_value_metadata()
+        .and_then(|entries| entries.iter().find(|entry| entry.key == encode::LANES))
+        .and_then(|entry| serde_json::from_str(entry.value.as_deref()?).ok());
+    let status = (0..metadata.schema_descr().num_columns())
+        .find(|&i| metadata.schema_descr().column(i).path().string() == columns::STATUS);
+    // Without a column of lanes any column does: rows are counted from data, not from the footer.
+    let mask = ProjectionMask::leaves(metadata.schema_descr(), [status.unwrap_or(0)]);
+    let footer_rows = metadata.num_rows();
+    let reader = builder.with_projection(mask).build().map_err(|error| error.to_string())?;
+    let (mut rows, mut lanes) = (0, BTreeMap::<String, u64>::new());
+    for batch in reader {
+        let batch = batch.map_err(|error| error.to_string())?;
+        rows += batch.num_rows() as u64;
+        if status.is_some() {
+            let column =
+                cast(batch.column(0), &DataType::Utf8).map_err(|error| error.to_string())?;
+            for value in column.as_string::<i32>() {
+                *lanes.entry(value.unwrap_or("null").to_owned()).or_default() += 1;
+            }
+            debug_assert_eq!(column.len(), batch.num_rows());
+        }
+    }
+    if rows != file.rows || u64::try_from(footer_rows) != Ok(rows) {
+        messages.push(format!(
+            "has {rows} rows; its footer says {footer_rows}, the manifest {}",
+            file.rows
+        ));
+    }
+    check_lanes(file, stored_lanes, status.is_some().then_some(&lanes), &mut messages);
+    Ok((rows, messages))
+}
+
+fn check_lanes(
+    file: &TableFile,
+    stored: Option<Lanes>,
+    recounted: Option<&BTreeMap<String, u64>>,
+    messages: &mut Vec<String>,
+) {
+    if !file.lanes.is_balanced() {
+        messages.push(format!("lanes are not balanced: {}", lanes_text(&file.lanes)));
+    }
+    if stored != Some(file.lanes) {
+        messages.push(match stored {
+            Some(stored) => format!(
+                "its footer says {}, the manifest {}",
+                lanes_text(&stored),
+                lanes_text(&file.lanes)
+            ),
+            None => "its footer has no lanes".to_owned(),
+        });
+    }
+    let Some(recounted) = recounted else { return };
+    let expected = [
+        ("ok", file.lanes.ok),
+        ("ineligible", file.lanes.ineligible),
+        ("rejected", file.lanes.rejected),
+        ("failed", file.lanes.failed),
+    ];
+    for (lane, expected) in expected {
+        let found = recounted.get(lane).copied().unwrap_or(0);
+        if found != expected {
+            messages.push(format!("has {found} rows that are {lane}, not {expected}"));
+        }
+    }
+    for lane in recounted.keys() {
+        if !expected.iter().any(|(known, _)| known == lane) {
+            messages.push(format!("has rows with the unknown status {lane:?}"));
+        }
+    }
+}
+
+fn schema_difference(found: &Schema, expected: &Schema) -> String {
+    for (i, field) in expected.fields().iter().enumerate() {
+        match found.fields().get(i) {
+            Some(other) if other == field => {}
+            Some(other) => {
+                return format!(
+                    "column {i} is {} ({}), the table's is {} ({})",
+                    other.name(),
+                    other.data_type(),
+                    field.name(),
+                    field.data_type()
+                );
+            }
+            None => return format!("has no column {}", field.name()),
+        }
+    }
+    match found.fields().get(expected.fields().len()) {
+        Some(field) => format!("has the column {}, which the table does not have", field.name()),
+        None => "its schema has other metadata than the table's".to_owned(),
+    }
+}
+
+/// Objects in folders of tables that no version and no stored reduce names.
+async fn zombies(output: &Output, newest: &Version) -> Result<Vec<String>, OutputError> {
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    let mut name = |version: &Version| {
+        let files = version.tables.values().flat_map(|table| &table.files);
+        named.extend(files.map(|file| file.path.clone()));
+    };
+    name(newest);
+    let mut numbers = output.version_numbers().await?;
+    numbers.retain(|number| *number != newest.number);
+    let older = Output::map_concurrently(numbers, VERSIONS_AT_A_TIME, |number| {
+        output.version(number)
+    })
+    .await?;
+    older.iter().flatten().for_each(&mut name);
+    let reduces = output.list(&format!("{}/reduces", layout::PRIVATE)).await?;
+    let keys = reduces.into_iter().map(|object| object.path).collect();
+    let reduces: Vec<Option<ReduceResult>> =
+        Output::map_concurrently(keys, VERSIONS_AT_A_TIME, |key| async move {
+            output.get_json(&key, "result of a reduce").await
+        })
+        .await?;
+    for reduce in reduces.into_iter().flatten() {
+        named.extend(reduce.tables.into_values().map(|file| file.path));
+    }
+    let folders: Vec<String> = newest.tables.keys().map(|table| layout::table_folder(table)).collect();
+    let listed = Output::map_concurrently(folders, VERSIONS_AT_A_TIME, |folder| async move {
+        output.list(&folder).await
+    })
+    .await?;
+    let mut zombies: Vec<String> = listed
+        .into_iter()
+        .flatten()
+        .map(|object| object.path)
+        .filter(|path| !named.contains(path))
+        .collect();
+    zombies.sort_unstable();
+    Ok(zombies)
+}

@@ -1,0 +1,331 @@
+//! SQL over an output: DataFusion with the version's tables, the corpus and Gleaner's functions.
+//!
+//! Every table of the version is a table by its name; `corpus` is the corpus of the job with all
+//! columns of all its files; the schema `gleaner` describes the version ([`system`]); the
+//! functions are in [`functions`]. Scores meet their documents by id:
+//! `corpus JOIN weights ON corpus.id = weights.doc_id` where the corpus has an id column, else by
+//! `input_file` and `input_row`, which `corpus` has too. Only queries are run: nothing that SQL
+//! can say changes an output.
+
+mod catalog;
+mod corpus;
+mod error;
+pub mod format;
+pub mod functions;
+mod jsonl;
+pub mod prompt;
+pub mod system;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::object_store::ObjectStoreUrl;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use futures::TryStreamExt as _;
+use gleaner_schemas::{SourceFile, Version};
+use gleaner_storage::{Output, Stores};
+use gleaner_workers::stage::CompletedStage;
+use serde_json::Value;
+
+use catalog::{CORPUS, PublicSchema, StoredTable, SystemSchema};
+use corpus::Corpus;
+use functions::Models;
+
+pub use error::SqlError;
+
+const CATALOG: &str = "output";
+const PUBLIC: &str = "public";
+const SYSTEM: &str = "gleaner";
+
+/// What a function needs to know about a stage.
+#[derive(Debug, Clone)]
+pub(crate) struct StageInfo {
+    pub(crate) kind: String,
+    pub(crate) params: Value,
+    pub(crate) facts: BTreeMap<String, Value>,
+}
+
+/// A DataFusion session over an output.
+#[derive(Clone)]
+pub struct Session {
+    context: SessionContext,
+    tables: Arc<[String]>,
+    models: Arc<Models>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+struct Parts<'a> {
+    stores: &'a Stores,
+    output: &'a Output,
+    tables: BTreeMap<String, StoredTable>,
+    corpus: &'a [SourceFile],
+    corpus_schema: Option<&'a SchemaRef>,
+    stages: BTreeMap<String, StageInfo>,
+    target_partitions: usize,
+}
+
+impl Session {
+    /// A session over a published version. Reads nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If no store serves the corpus.
+    pub async fn open(
+        stores: &Stores,
+        output: &Output,
+        version: &Version,
+    ) -> Result<Self, SqlError> {
+        let tables = version
+            .tables
+            .iter()
+            .map(|(name, table)| {
+                let schema = Arc::new(table.schema.clone());
+                (name.clone(), StoredTable::new(Some(schema), table.files.clone()))
+            })
+            .collect();
+        let stages = version
+            .stages
+            .iter()
+            .map(|(name, stage)| {
+                let info = StageInfo {
+                    kind: stage.kind.clone(),
+                    params: stage.params.clone(),
+                    facts: stage.facts.clone(),
+                };
+                (name.clone(), info)
+            })
+            .collect();
+        let parts = Parts {
+            stores,
+            output,
+            tables,
+            corpus: &version.corpus,
+            corpus_schema: None,
+            stages,
+            target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let session = Self::of_parts(parts, |catalog| {
+            let system = SystemSchema {
+                output: output.clone(),
+                version: Arc::new(version.clone()),
+            };
+            catalog.register_schema(SYSTEM, Arc::new(system))
+        })?;
+        Ok(session)
+    }
+
+    /// A session over the stages of a run that are complete, for stages that are queries. Rows
+    /// come in the order of files and row groups where a query leaves the order open.
+    ///
+    /// # Errors
+    ///
+    /// If no store serves the corpus.
+    pub async fn for_stages(
+        stores: &Stores,
+        output: &Output,
+        stages: &BTreeMap<String, CompletedStage>,
+        corpus: &[SourceFile],
+        corpus_schema: &SchemaRef,
+    ) -> Result<Self, SqlError> {
+        let mut tables = BTreeMap::new();
+        for (stage, completed) in stages {
+            for (name, files) in &completed.tables {
+                let schema = (name == stage).then(|| Arc::clone(&completed.schema));
+                tables.insert(name.clone(), StoredTable::new(schema, files.clone()));
+            }
+        }
+        let infos = stages
+            .iter()
+            .map(|(name, completed)| {
+                let info = StageInfo {
+                    kind: completed.kind.clone(),
+                    params: completed.params.clone(),
+                    facts: completed.facts.clone(),
+                };
+                (name.clone(), info)
+            })
+            .collect();
+        let parts = Parts {
+            stores,
+            output,
+            tables,
+            corpus,
+            corpus_schema: Some(corpus_schema),
+            stages: infos,
+            target_partitions: 1,
+        };
+        Self::of_parts(parts, |_| Ok(None))
+    }
+
+    fn of_parts(
+        parts: Parts<'_>,
+        extend: impl FnOnce(
+            &MemoryCatalogProvider,
+        ) -> datafusion::common::Result<
+            Option<Arc<dyn datafusion::catalog::SchemaProvider>>,
+        >,
+    ) -> Result<Self, SqlError> {
+        let mut config = SessionConfig::new()
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(CATALOG, PUBLIC)
+            .with_information_schema(true)
+            .with_target_partitions(parts.target_partitions);
+        let options = config.options_mut();
+        options.execution.parquet.pushdown_filters = true;
+        options.sql_parser.collect_spans = false;
+        let runtime: Arc<RuntimeEnv> = Arc::new(RuntimeEnvBuilder::new().build()?);
+        let store = register(&runtime, "output", Arc::clone(parts.output.store()))?;
+        let mut tables: Vec<String> = parts.tables.keys().cloned().collect();
+        tables.push(CORPUS.to_owned());
+        let public = PublicSchema {
+            output: parts.output.clone(),
+            store,
+            tables: parts.tables,
+            corpus: Corpus::new(parts.stores, &runtime, parts.corpus, parts.corpus_schema)?,
+        };
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(PUBLIC, Arc::new(public))?;
+        extend(&catalog)?;
+        if catalog.schema(SYSTEM).is_some() {
+            tables.extend(system::TABLES.iter().map(|name| format!("{SYSTEM}.{name}")));
+        }
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        context.register_catalog(CATALOG, Arc::new(catalog));
+        let models = Arc::new(Models::new(parts.stages));
+        functions::register(&context, &models);
+        Ok(Self {
+            context,
+            tables: tables.into(),
+            models,
+        })
+    }
+
+    /// Names of the tables, as a query names them.
+    #[must_use]
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    /// The schema of a table.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such table, or it cannot be opened.
+    pub async fn schema_of(&self, table: &str) -> Result<SchemaRef, SqlError> {
+        let reference = TableReference::parse_str(table);
+        self.check_table(&reference)?;
+        let provider = self.context.table_provider(reference).await?;
+        Ok(provider.schema())
+    }
+
+    /// Runs a query. Its rows come as they are computed.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a query, names something that does not exist, or cannot be planned.
+    pub async fn query_stream(&self, sql: &str) -> Result<SendableRecordBatchStream, SqlError> {
+        let plan = self.plan(sql).await?;
+        self.models.load(self, &plan).await?;
+        let frame = self.context.execute_logical_plan(plan).await?;
+        Ok(frame.execute_stream().await?)
+    }
+
+    /// Runs a query and collects its rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::query_stream`], or if running it fails.
+    pub async fn query(&self, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
+        let stream = self.query_stream(sql).await?;
+        Ok(stream.try_collect().await?)
+    }
+
+    async fn plan(&self, sql: &str) -> Result<LogicalPlan, SqlError> {
+        let state = self.context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let statement = state.sql_to_statement(sql, &dialect)?;
+        for reference in state.resolve_table_references(&statement)? {
+            self.check_table(&reference)?;
+        }
+        let plan = state.statement_to_plan(statement).await?;
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)
+            .map_err(|_| {
+                SqlError::query(
+                    format!("only queries can be run here, not {}", first_word(sql)),
+                    "an output is read-only for SQL; write SELECT, or `gleaner sql --to FILE` \
+                     and `gleaner export` to keep rows",
+                )
+            })?;
+        Ok(plan)
+    }
+
+    fn check_table(&self, reference: &TableReference) -> Result<(), SqlError> {
+        let name = match (reference.schema(), reference.table()) {
+            (None | Some(PUBLIC), table) => table.to_owned(),
+            (Some(SYSTEM), table) => format!("{SYSTEM}.{table}"),
+            // `information_schema` and what else DataFusion knows of itself.
+            (Some(_), _) => return Ok(()),
+        };
+        if self.tables.contains(&name) {
+            return Ok(());
+        }
+        let hint = match error::nearest(&name, self.tables.iter().map(String::as_str)) {
+            Some(nearest) => format!("did you mean {nearest}? "),
+            None => String::new(),
+        };
+        Err(SqlError::query(
+            format!("there is no table {name}"),
+            format!("{hint}the tables are {}", self.tables.join(", ")),
+        ))
+    }
+}
+
+/// Registers a store under a name of our own: which store serves which URI is decided in one
+/// place, [`Stores`], and not again by DataFusion.
+fn register(
+    runtime: &RuntimeEnv,
+    name: &str,
+    store: Arc<dyn object_store::ObjectStore>,
+) -> Result<ObjectStoreUrl, SqlError> {
+    let url = ObjectStoreUrl::parse(format!("gleaner://{name}"))?;
+    runtime.register_object_store(url.as_ref(), store);
+    Ok(url)
+}
+
+fn first_word(sql: &str) -> String {
+    let word: String = sql
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_ascii_alphabetic())
+        .collect();
+    word.to_uppercase()
+}
+
+/// A text as a literal of SQL.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A name as an identifier of SQL, whatever letters it has.
+#[must_use]
+pub fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,337 @@
+//! Reading objects from threads that may block.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use gleaner_schemas::SourceFile;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+use tokio::runtime::Handle;
+
+use crate::read_error::ReadError;
+use crate::stores::Stores;
+
+/// Bytes that are fetched at a time from stores other than the local one.
+const BLOCK_BYTES: u64 = 4 << 20;
+/// Blocks kept in memory; columns are read side by side, each from its own place.
+const BLOCKS_KEPT: usize = 6;
+/// Bytes that a sequential read of a local file takes at a time.
+const LOCAL_READ_BYTES: usize = 256 << 10;
+
+/// What a blocking thread reads with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BlockingIo {
+    /// Stores by URI.
+    pub stores: Stores,
+    handle: Handle,
+}
+
+impl BlockingIo {
+    /// Reads through `stores`, on the runtime that `handle` belongs to.
+    #[must_use]
+    pub fn new(stores: Stores, handle: Handle) -> Self {
+        Self { stores, handle }
+    }
+
+    /// Waits for a future. Must not be called on a thread of the runtime.
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+}
+
+/// A file that is read in pieces, each of which must belong to the same version of the file.
+/// Clones share it.
+#[derive(Clone)]
+pub(crate) struct RangeReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    bytes: u64,
+    etag: Option<String>,
+    place: PlaceOfBytes,
+    /// The first error; Parquet's own errors keep only its text.
+    error: Mutex<Option<ReadError>>,
+}
+
+enum PlaceOfBytes {
+    Local {
+        file: File,
+    },
+    Remote {
+        io: BlockingIo,
+        store: Arc<dyn ObjectStore>,
+        path: Path,
+        blocks: Mutex<Vec<(u64, Bytes)>>,
+    },
+}
+
+impl RangeReader {
+    /// Opens a file and makes sure that it is the version that was planned.
+    pub(crate) fn open(io: &BlockingIo, source: &SourceFile) -> Result<Self, ReadError> {
+        let (store, path) = io.stores.resolve(&source.uri)?;
+        let local = local_file(&source.uri, &source.name)?;
+        let place = match local {
+            Some(file) => PlaceOfBytes::Local { file },
+            None => PlaceOfBytes::Remote {
+                io: io.clone(),
+                store: Arc::clone(&store),
+                path: path.clone(),
+                blocks: Mutex::default(),
+            },
+        };
+        let reader = Self {
+            shared: Arc::new(Shared {
+                name: source.name.clone(),
+                bytes: source.bytes,
+                etag: source.etag.clone(),
+                place,
+                error: Mutex::default(),
+            }),
+        };
+        reader.check_unchanged(io, &store, &path)?;
+        Ok(reader)
+    }
+
+    /// Opens an object of unknown size that never changes.
+    pub(crate) fn open_object(io: &BlockingIo, uri: &str) -> Result<Self, ReadError> {
+        let (store, path) = io.stores.resolve(uri)?;
+        let meta = io
+            .wait(store.head(&path))
+            .map_err(|error| ReadError::store(uri, error))?;
+        let source = SourceFile {
+            name: uri.to_owned(),
+            uri: uri.to_owned(),
+            format: gleaner_schemas::FileFormat::Parquet,
+            bytes: meta.size,
+            identity: String::new(),
+            etag: None,
+        };
+        Self::open(io, &source)
+    }
+
+    /// A local file is looked at before and after: its content may change under an open handle.
+    /// Other stores check the etag with every read.
+    fn check_unchanged(
+        &self,
+        io: &BlockingIo,
+        store: &Arc<dyn ObjectStore>,
+        path: &Path,
+    ) -> Result<(), ReadError> {
+        if !matches!(self.shared.place, PlaceOfBytes::Local { .. }) {
+            return Ok(());
+        }
+        let meta = io
+            .wait(store.head(path))
+            .map_err(|error| ReadError::store(&self.shared.name, error))?;
+        let same_etag = self.shared.etag.is_none() || self.shared.etag == meta.e_tag;
+        if same_etag && meta.size == self.shared.bytes {
+            Ok(())
+        } else {
+            Err(ReadError::Changed {
+                name: self.shared.name.clone(),
+            })
+        }
+    }
+
+    /// To be called when everything is read.
+    pub(crate) fn check_unchanged_at_end(
+        &self,
+        io: &BlockingIo,
+        source: &SourceFile,
+    ) -> Result<(), ReadError> {
+        let (store, path) = io.stores.resolve(&source.uri)?;
+        self.check_unchanged(io, &store, &path)
+    }
+
+    /// The first error of a read, if there was one.
+    pub(crate) fn take_error(&self) -> Option<ReadError> {
+        self.shared
+            .error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shared.bytes
+    }
+
+    fn fail(&self, error: ReadError) -> io::Error {
+        let text = gleaner_schemas::failure::error_chain(&error);
+        self.shared
+            .error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        io::Error::other(text)
+    }
+
+    fn read_range(&self, start: u64, length: usize) -> io::Result<Bytes> {
+        let end = start
+            .checked_add(length as u64)
+            .filter(|&end| end <= self.shared.bytes)
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("bytes {start}.. of {length} are beyond the end of the file"),
+                )
+            })?;
+        match &self.shared.place {
+            PlaceOfBytes::Local { file } => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start)?;
+                Ok(bytes.into())
+            }
+            PlaceOfBytes::Remote { .. } => {
+                let first = start / BLOCK_BYTES;
+                let within = (start % BLOCK_BYTES) as usize;
+                let block = self.block(first)?;
+                if within + length <= block.len() {
+                    return Ok(block.slice(within..within + length));
+                }
+                let mut bytes = Vec::with_capacity(length);
+                bytes.extend_from_slice(&block[within.min(block.len())..]);
+                for idx in first + 1..=(end.max(1) - 1) / BLOCK_BYTES {
+                    let missing = length - bytes.len();
+                    let block = self.block(idx)?;
+                    bytes.extend_from_slice(&block[..missing.min(block.len())]);
+                }
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    fn block(&self, idx: u64) -> io::Result<Bytes> {
+        let PlaceOfBytes::Remote {
+            io,
+            store,
+            path,
+            blocks,
+        } = &self.shared.place
+        else {
+            return Ok(Bytes::new());
+        };
+        let known = |blocks: &Mutex<Vec<(u64, Bytes)>>| {
+            let blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = blocks.iter().find(|(known, _)| *known == idx);
+            found.map(|(_, bytes)| bytes.clone())
+        };
+        if let Some(bytes) = known(blocks) {
+            return Ok(bytes);
+        }
+        let start = idx * BLOCK_BYTES;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(
+                start..(start + BLOCK_BYTES).min(self.shared.bytes),
+            )),
+            if_match: self.shared.etag.clone(),
+            ..GetOptions::default()
+        };
+        let fetched = io.wait(async {
+            let found = store.get_opts(path, options).await?;
+            found.bytes().await
+        });
+        let bytes = fetched.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))?;
+        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if blocks.len() >= BLOCKS_KEPT {
+            blocks.remove(0);
+        }
+        blocks.push((idx, bytes.clone()));
+        Ok(bytes)
+    }
+
+    /// Reads on from an offset.
+    pub(crate) fn read_from(&self, offset: u64) -> SequentialReader {
+        SequentialReader {
+            reader: self.clone(),
+            offset,
+            buffer: Bytes::new(),
+        }
+    }
+}
+
+fn local_file(uri: &str, name: &str) -> Result<Option<File>, ReadError> {
+    let path = url::Url::parse(uri)
+        .ok()
+        .filter(|url| url.scheme() == "file")
+        .and_then(|url| url.to_file_path().ok());
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    match File::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(source) => {
+            let path = path.display().to_string();
+            let source = match source.kind() {
+                io::ErrorKind::NotFound => object_store::Error::NotFound {
+                    path,
+                    source: source.into(),
+                },
+                io::ErrorKind::PermissionDenied => object_store::Error::PermissionDenied {
+                    path,
+                    source: source.into(),
+                },
+                _ => object_store::Error::Generic {
+                    store: "local",
+                    source: source.into(),
+                },
+            };
+            Err(ReadError::store(name, source))
+        }
+    }
+}
+
+impl Length for RangeReader {
+    fn len(&self) -> u64 {
+        self.shared.bytes
+    }
+}
+
+impl ChunkReader for RangeReader {
+    type T = SequentialReader;
+
+    fn get_read(&self, start: u64) -> Result<SequentialReader, ParquetError> {
+        Ok(self.read_from(start))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        Ok(self.read_range(start, length)?)
+    }
+}
+
+/// Reads a file from some offset on.
+pub(crate) struct SequentialReader {
+    reader: RangeReader,
+    offset: u64,
+    buffer: Bytes,
+}
+
+impl Read for SequentialReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            let left = self.reader.bytes().saturating_sub(self.offset);
+            // Page headers are read through this as well, a few dozen bytes each.
+            let wanted = if self.offset == 0 {
+                LOCAL_READ_BYTES
+            } else {
+                LOCAL_READ_BYTES.min(into.len().max(4096))
+            };
+            let length = left.min(wanted as u64) as usize;
+            if length == 0 {
+                return Ok(0);
+            }
+            self.buffer = self.reader.read_range(self.offset, length)?;
+            self.offset += length as u64;
+        }
+        let n = self.buffer.len().min(into.len());
+        into[..n].copy_from_slice(&self.buffer.split_to(n));
+        Ok(n)
+    }
+}

@@ -1,0 +1,373 @@
+//! Documents of jsonl files: one JSON object per line, plain or compressed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, StringBuilder, StringViewBuilder, UInt64Array};
+use arrow::datatypes::SchemaRef;
+use arrow::json::ReaderBuilder;
+use gleaner_schemas::{DocumentColumns, Failure, FailureKind, Place, Slice, SourceFile};
+use serde_json::Value;
+
+use crate::blocking::{BlockingIo, RangeReader};
+use crate::documents::{
+    BATCH_ROWS_MAX, BatchLimits, PredicateCompiler, RawDocuments, RowPredicate,
+};
+use crate::footer::{decompress, infer_schema};
+use crate::read_error::ReadError;
+
+/// Bytes of a file from which its columns are inferred, for a predicate.
+const HEAD_BYTES: u64 = 4 << 20;
+
+/// Lines of a file that are not blank, numbered from 0.
+pub(crate) struct Lines {
+    reader: BufReader<Box<dyn Read + Send>>,
+    file: RangeReader,
+    io: BlockingIo,
+    source: SourceFile,
+    line_bytes_max: u64,
+    next_row: u64,
+}
+
+/// A line, or how long it was if it was too long to keep.
+pub(crate) enum Line {
+    Bytes(Vec<u8>),
+    TooLong(u64),
+}
+
+impl Lines {
+    pub(crate) fn open(
+        io: &BlockingIo,
+        source: &SourceFile,
+        line_bytes_max: u64,
+    ) -> Result<Self, ReadError> {
+        let file = RangeReader::open(io, source)?;
+        let reader = decompress(source.format, file.read_from(0))
+            .map_err(|error| ReadError::Contents {
+                name: source.name.clone(),
+                format: "jsonl",
+                message: error.to_string(),
+            })?;
+        Ok(Self {
+            reader: BufReader::with_capacity(256 << 10, reader),
+            file,
+            io: io.clone(),
+            source: source.clone(),
+            line_bytes_max,
+            next_row: 0,
+        })
+    }
+
+    /// The next line with its number among the lines that are not blank.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Line)>, ReadError> {
+        loop {
+            let mut bytes = Vec::new();
+            let read = (&mut self.reader)
+                .take(self.line_bytes_max + 1)
+                .read_until(b'\n', &mut bytes);
+            let n_read = read.map_err(|error| self.failed(&error))?;
+            if n_read == 0 {
+                self.file.check_unchanged_at_end(&self.io, &self.source)?;
+                return Ok(None);
+            }
+            let mut line = Line::Bytes(Vec::new());
+            if n_read as u64 > self.line_bytes_max && bytes.last() != Some(&b'\n') {
+                line = Line::TooLong(n_read as u64 + self.skip_line()?);
+            }
+            if bytes.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            if matches!(line, Line::Bytes(_)) {
+                line = Line::Bytes(bytes);
+            }
+            let row = self.next_row;
+            self.next_row += 1;
+            return Ok(Some((row, line)));
+        }
+    }
+
+    fn skip_line(&mut self) -> Result<u64, ReadError> {
+        let mut skipped = 0;
+        loop {
+            let (n_bytes, is_end) = match self.reader.fill_buf() {
+                Ok([]) => return Ok(skipped),
+                Ok(buffer) => match buffer.iter().position(|&byte| byte == b'\n') {
+                    Some(at) => (at + 1, true),
+                    None => (buffer.len(), false),
+                },
+                Err(error) => return Err(self.failed(&error)),
+            };
+            self.reader.consume(n_bytes);
+            skipped += n_bytes as u64;
+            if is_end {
+                return Ok(skipped);
+            }
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> ReadError {
+        self.file.take_error().unwrap_or_else(|| ReadError::Contents {
+            name: self.source.name.clone(),
+            format: "jsonl",
+            message: format!("{error}; is it cut short?"),
+        })
+    }
+}
+
+pub(crate) struct JsonlDocuments {
+    lines: Lines,
+    file_name: String,
+    columns: DocumentColumns,
+    predicate: Option<(Arc<dyn RowPredicate>, SchemaRef)>,
+    limits: BatchLimits,
+    rows_excluded: u64,
+}
+
+/// A line as a document.
+struct Parsed {
+    row: u64,
+    id: Option<String>,
+    text: Option<String>,
+    source: Option<String>,
+    reason: Option<String>,
+}
+
+impl JsonlDocuments {
+    pub(crate) fn open(
+        io: &BlockingIo,
+        slice: &Slice,
+        columns: &DocumentColumns,
+        predicate: Option<(&str, &dyn PredicateCompiler)>,
+        limits: BatchLimits,
+    ) -> Result<Self, Failure> {
+        let place = || Place::file(&slice.file.name);
+        let fail = |error: ReadError| error.into_failure(place());
+        let predicate = match predicate {
+            None => None,
+            Some((sql, compiler)) => {
+                let schema = Arc::new(schema_of(io, &slice.file).map_err(fail)?);
+                let predicate = compiler.compile(sql, &schema).map_err(|message| {
+                    Failure::new(FailureKind::Permanent, format!("`where`: {message}")).at(place())
+                })?;
+                Some((predicate, schema))
+            }
+        };
+        // JSON escapes may make a line longer than its text.
+        let line_bytes_max = limits.document_bytes_max.saturating_mul(2);
+        Ok(Self {
+            lines: Lines::open(io, &slice.file, line_bytes_max).map_err(fail)?,
+            file_name: slice.file.name.clone(),
+            columns: columns.clone(),
+            predicate,
+            limits,
+            rows_excluded: 0,
+        })
+    }
+
+    pub(crate) fn rows_excluded(&self) -> u64 {
+        self.rows_excluded
+    }
+
+    pub(crate) fn next_documents(&mut self) -> Result<Option<RawDocuments>, Failure> {
+        loop {
+            let (lines, is_end) = self.next_lines()?;
+            let documents = self.filter(lines)?;
+            if !documents.is_empty() {
+                return Ok(Some(self.arrays(documents)));
+            }
+            if is_end {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn next_lines(&mut self) -> Result<(Vec<(u64, Line)>, bool), Failure> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while lines.len() < BATCH_ROWS_MAX && bytes < self.limits.batch_bytes {
+            let next = self
+                .lines
+                .next()
+                .map_err(|error| error.into_failure(Place::file(&self.file_name)))?;
+            let Some((row, line)) = next else {
+                return Ok((lines, true));
+            };
+            if let Line::Bytes(line) = &line {
+                bytes += line.len() as u64;
+            }
+            lines.push((row, line));
+        }
+        Ok((lines, false))
+    }
+
+    /// Parses lines, without those that the predicate excludes. A line that is no JSON object has
+    /// no columns to exclude it by: it is rejected.
+    fn filter(&mut self, lines: Vec<(u64, Line)>) -> Result<Vec<Parsed>, Failure> {
+        let mut documents = Vec::with_capacity(lines.len());
+        let mut candidates = Vec::new();
+        for (row, line) in lines {
+            let parsed = self.parse(row, &line);
+            if let (Some(_), Line::Bytes(bytes)) = (&self.predicate, line)
+                && serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok()
+            {
+                candidates.push((documents.len(), bytes));
+            }
+            documents.push(Some(parsed));
+        }
+        if let Some((predicate, schema)) = &self.predicate {
+            let text: Vec<u8> = candidates
+                .iter()
+                .flat_map(|(_, line)| line.iter().copied().chain([b'\n']))
+                .collect();
+            let keep = evaluate(predicate.as_ref(), schema, &text, candidates.len())
+                .map_err(|message| {
+                    Failure::new(FailureKind::Permanent, format!("`where`: {message}"))
+                        .at(Place::file(&self.file_name))
+                })?;
+            for ((idx, _), keep) in candidates.iter().zip(keep) {
+                if !keep {
+                    documents[*idx] = None;
+                    self.rows_excluded += 1;
+                }
+            }
+        }
+        Ok(documents.into_iter().flatten().collect())
+    }
+
+    fn parse(&self, row: u64, line: &Line) -> Parsed {
+        let rejected = |reason: String| Parsed {
+            row,
+            id: None,
+            text: None,
+            source: None,
+            reason: Some(reason),
+        };
+        let bytes = match line {
+            Line::Bytes(bytes) => bytes,
+            Line::TooLong(n_bytes) => {
+                return rejected(format!(
+                    "the line has {n_bytes} bytes, more than a slot's memory allows; raise \
+                     `memory` in the job file"
+                ));
+            }
+        };
+        let mut object = match serde_json::from_slice(bytes) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return rejected("the line is not a JSON object".to_owned()),
+            Err(error) => return rejected(format!("the line is not JSON: {error}")),
+        };
+        let id = self
+            .columns
+            .id
+            .as_ref()
+            .and_then(|column| match object.remove(column) {
+                Some(Value::String(id)) => Some(id),
+                Some(Value::Number(id)) => Some(id.to_string()),
+                _ => None,
+            });
+        let source = self
+            .columns
+            .source
+            .as_ref()
+            .and_then(|column| match object.remove(column) {
+                Some(Value::String(source)) => Some(source),
+                _ => None,
+            });
+        let (text, reason) = match object.remove(&self.columns.text) {
+            Some(Value::String(text)) => (Some(text), None),
+            None | Some(Value::Null) => (None, None),
+            Some(_) => (
+                None,
+                Some(format!("the value of \"{}\" is not a text", self.columns.text)),
+            ),
+        };
+        Parsed {
+            row,
+            id,
+            text,
+            source,
+            reason,
+        }
+    }
+
+    fn arrays(&self, documents: Vec<Parsed>) -> RawDocuments {
+        let mut texts = StringViewBuilder::with_capacity(documents.len());
+        let (mut ids, mut sources) = (StringBuilder::new(), StringBuilder::new());
+        for document in &documents {
+            texts.append_option(document.text.as_deref());
+            ids.append_option(document.id.as_deref());
+            sources.append_option(document.source.as_deref());
+        }
+        let is_clean = documents.iter().all(|document| document.reason.is_none());
+        RawDocuments {
+            ids: Some(Arc::new(ids.finish()) as ArrayRef),
+            texts: texts.finish(),
+            sources: Some(Arc::new(sources.finish())),
+            rows: UInt64Array::from_iter_values(documents.iter().map(|document| document.row)),
+            reasons: (!is_clean).then(|| {
+                let reasons = documents.iter().map(|document| document.reason.as_deref());
+                reasons.collect::<StringArray>()
+            }),
+        }
+    }
+}
+
+/// The columns of a file, as its plan inferred them.
+fn schema_of(io: &BlockingIo, source: &SourceFile) -> Result<arrow::datatypes::Schema, ReadError> {
+    let file = RangeReader::open(io, source)?;
+    let mut head = Vec::new();
+    let read = file.read_from(0).take(HEAD_BYTES).read_to_end(&mut head);
+    read.map_err(|error| ReadError::Contents {
+        name: source.name.clone(),
+        format: "jsonl",
+        message: error.to_string(),
+    })?;
+    let is_whole = head.len() as u64 == source.bytes;
+    infer_schema(&source.name, source.format, &head, is_whole)
+}
+
+fn evaluate(
+    predicate: &dyn RowPredicate,
+    schema: &SchemaRef,
+    lines: &[u8],
+    n_lines: usize,
+) -> Result<Vec<bool>, String> {
+    if n_lines == 0 {
+        return Ok(Vec::new());
+    }
+    let batch = decode(schema, lines, n_lines)?;
+    let indices: Result<Vec<usize>, _> = predicate
+        .columns()
+        .iter()
+        .map(|name| schema.index_of(name))
+        .collect();
+    let batch = indices
+        .and_then(|indices| batch.project(&indices))
+        .map_err(|error| error.to_string())?;
+    let keep = predicate.evaluate(&batch)?;
+    Ok(keep.iter().map(|keep| keep == Some(true)).collect())
+}
+
+/// Lines as a batch of `schema`; fields that it does not have are left out.
+pub(crate) fn decode(
+    schema: &SchemaRef,
+    lines: &[u8],
+    n_lines: usize,
+) -> Result<RecordBatch, String> {
+    let mut decoder = ReaderBuilder::new(Arc::clone(schema))
+        .with_batch_size(n_lines)
+        .with_coerce_primitive(true)
+        .build_decoder()
+        .map_err(|error| error.to_string())?;
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let n_decoded = decoder.decode(rest).map_err(|error| error.to_string())?;
+        if n_decoded == 0 {
+            break;
+        }
+        rest = &rest[n_decoded..];
+    }
+    match decoder.flush().map_err(|error| error.to_string())? {
+        Some(batch) if batch.num_rows() == n_lines => Ok(batch),
+        _ => Err(format!("{n_lines} lines do not fit the columns of the file's first lines")),
+    }
+}

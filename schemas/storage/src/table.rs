@@ -1,0 +1,140 @@
+//! Rows of Gleaner's own Parquet objects.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use gleaner_schemas::{ContentHash, Failure, FailureKind, Place};
+use object_store::ObjectStoreExt as _;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
+
+pub use crate::blocking::BlockingIo;
+use crate::blocking::RangeReader;
+use crate::parquet_documents::{contents, mask};
+use crate::read_error::ReadError;
+
+/// Rows of a batch.
+const BATCH_ROWS: usize = 8192;
+
+/// Reads an object of a table, page by page.
+pub struct TableReader {
+    uri: String,
+    file: RangeReader,
+    reader: ParquetRecordBatchReader,
+    order: Option<Vec<usize>>,
+}
+
+impl std::fmt::Debug for TableReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableReader").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+impl TableReader {
+    /// Opens an object. Batches have the named columns in their order, or all.
+    ///
+    /// # Errors
+    ///
+    /// If the object cannot be read or lacks a column.
+    pub fn open(io: &BlockingIo, uri: &str, columns: Option<&[String]>) -> Result<Self, Failure> {
+        let fail = |error: ReadError| error.into_failure(Place::file(uri));
+        let file = RangeReader::open_object(io, uri).map_err(fail)?;
+        let broken = |error: &dyn std::fmt::Display| {
+            fail(contents(&file, uri, &error.to_string()))
+        };
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+            .map_err(|error| broken(&error))?;
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+            .with_batch_size(BATCH_ROWS);
+        let mut order = None;
+        if let Some(columns) = columns {
+            let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+            builder = builder.with_projection(mask(metadata.parquet_schema(), &names));
+            order = Some(projected_order(metadata.schema(), columns).map_err(|column| {
+                fail(ReadError::Column {
+                    name: uri.to_owned(),
+                    message: format!("column \"{column}\" is missing"),
+                })
+            })?);
+        }
+        let reader = builder.build().map_err(|error| broken(&error))?;
+        Ok(Self {
+            uri: uri.to_owned(),
+            file,
+            reader,
+            order,
+        })
+    }
+
+    /// The next batch, or `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the object cannot be read further.
+    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        let Some(next) = self.reader.next() else {
+            return Ok(None);
+        };
+        let ordered = next.and_then(|batch| match &self.order {
+            Some(order) => batch.project(order),
+            None => Ok(batch),
+        });
+        ordered.map(Some).map_err(|error| {
+            contents(&self.file, &self.uri, &error.to_string())
+                .into_failure(Place::file(&self.uri))
+        })
+    }
+}
+
+/// Where each wanted column stands among the projected ones, which keep the order of the file.
+fn projected_order(schema: &SchemaRef, columns: &[String]) -> Result<Vec<usize>, String> {
+    let projected: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .filter(|name| columns.iter().any(|column| column == name))
+        .collect();
+    columns
+        .iter()
+        .map(|column| {
+            let place = projected.iter().position(|name| name == column);
+            place.ok_or_else(|| column.clone())
+        })
+        .collect()
+}
+
+/// All rows of a small object, after checking the hash of its bytes.
+///
+/// # Errors
+///
+/// If the object cannot be read or is not the one that is expected.
+pub fn read_whole(
+    io: &BlockingIo,
+    uri: &str,
+    content: &ContentHash,
+) -> Result<Vec<RecordBatch>, Failure> {
+    let fail = |error: ReadError| error.into_failure(Place::file(uri));
+    let (store, path) = io.stores.resolve(uri).map_err(fail)?;
+    let bytes = io
+        .wait(async { store.get(&path).await?.bytes().await })
+        .map_err(|error| fail(ReadError::store(uri, error)))?;
+    if ContentHash::of(&bytes) != *content {
+        return Err(Failure::new(
+            FailureKind::Permanent,
+            format!("{uri} has other bytes than when it was written (expected hash {content})"),
+        ));
+    }
+    let broken = |message: String| {
+        fail(ReadError::Contents {
+            name: uri.to_owned(),
+            format: "Parquet",
+            message,
+        })
+    };
+    ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(|error| broken(error.to_string()))?
+        .collect::<Result<_, _>>()
+        .map_err(|error| broken(error.to_string()))
+}

@@ -1,0 +1,199 @@
+//! Which characters make words, which separate them, and which have a lower case: one table
+//! look-up per character, one computation per eight ASCII characters.
+
+use regex_syntax::hir::{Class, HirKind};
+
+/// What a character does to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CharClass {
+    Word,
+    Space,
+    /// Neither word nor space.
+    Punctuation,
+}
+
+/// The classes of 64 bytes of UTF-8, one bit each, the first byte in the lowest bit. What is
+/// neither word nor space is punctuation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BlockClasses {
+    pub(crate) word: u64,
+    pub(crate) space: u64,
+    /// Bytes of characters beyond ASCII; their other bits are not set yet.
+    pub(crate) beyond_ascii: u64,
+}
+
+/// Length of a block in bytes.
+pub(crate) const BLOCK_BYTES: usize = 64;
+
+const WORD: u8 = 1;
+const SPACE: u8 = 2;
+/// `char::to_lowercase` is not the identity.
+const CASED: u8 = 4;
+
+/// Lower-casing changes no code point from here on (the last is U+1E921, Adlam). A test looks at
+/// all code points, so that a later Unicode shows.
+const CASED_END: u32 = 0x1_F000;
+
+/// One byte per code point.
+pub(crate) struct CharTable {
+    flags: Vec<u8>,
+    /// Whether U+001C to U+001F are space: Python says so, Unicode does not.
+    separators_are_space: bool,
+}
+
+impl CharTable {
+    /// A table of two classes of characters, in the syntax of the `regex` crate.
+    pub(crate) fn new(word_pattern: &str, space_pattern: &str) -> Self {
+        let mut flags = vec![0; char::MAX as usize + 1];
+        for (pattern, flag) in [(word_pattern, WORD), (space_pattern, SPACE)] {
+            for (first, last) in class_ranges(pattern) {
+                flags[first as usize..=last as usize].fill(flag);
+            }
+        }
+        for c in (0..CASED_END).filter_map(char::from_u32) {
+            if !c.to_lowercase().eq([c]) {
+                flags[c as usize] |= CASED;
+            }
+        }
+        Self {
+            separators_are_space: flags[0x1c] == SPACE,
+            flags,
+        }
+    }
+
+    pub(crate) fn class(&self, code_point: u32) -> CharClass {
+        match self.flags[code_point as usize] & !CASED {
+            WORD => CharClass::Word,
+            SPACE => CharClass::Space,
+            _ => CharClass::Punctuation,
+        }
+    }
+
+    /// Whether lower-casing changes the character.
+    pub(crate) fn is_cased(&self, code_point: u32) -> bool {
+        self.flags[code_point as usize] & CASED != 0
+    }
+
+    /// The classes of a block of lower-cased text, as far as it is ASCII.
+    pub(crate) fn ascii_classes(&self, block: &[u8; BLOCK_BYTES]) -> BlockClasses {
+        let mut classes = BlockClasses::default();
+        for (i, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
+            let lanes = u64::from_le_bytes(*bytes);
+            let beyond_ascii = lanes & HIGH;
+            let ascii = lanes & !HIGH;
+            let word = within(ascii, b'a', b'z') | within(ascii, b'0', b'9') | equal(ascii, b'_');
+            let mut space = within(ascii, b'\t', b'\r') | equal(ascii, b' ');
+            if self.separators_are_space {
+                space |= within(ascii, 0x1c, 0x1f);
+            }
+            classes.word |= gather(word & !beyond_ascii) << (8 * i);
+            classes.space |= gather(space & !beyond_ascii) << (8 * i);
+            classes.beyond_ascii |= gather(beyond_ascii) << (8 * i);
+        }
+        classes
+    }
+}
+
+/// Code point ranges of a pattern that is a single class. The patterns are constants of this
+/// crate; one that were no class would give no ranges and fail every test.
+fn class_ranges(pattern: &str) -> Vec<(char, char)> {
+    match regex_syntax::parse(pattern).map(regex_syntax::hir::Hir::into_kind) {
+        Ok(HirKind::Class(Class::Unicode(class))) => class
+            .ranges()
+            .iter()
+            .map(|range| (range.start(), range.end()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The code point that starts at `idx` of valid UTF-8, and its length in bytes.
+pub(crate) fn code_point_at(bytes: &[u8], idx: usize) -> (u32, usize) {
+    let lead = u32::from(bytes[idx]);
+    let tail = |i: usize| u32::from(bytes[idx + i]) & 0x3f;
+    match lead {
+        0..0x80 => (lead, 1),
+        0x80..0xe0 => ((lead & 0x1f) << 6 | tail(1), 2),
+        0xe0..0xf0 => ((lead & 0x0f) << 12 | tail(1) << 6 | tail(2), 3),
+        _ => ((lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3), 4),
+    }
+}
+
+/// The highest bit of each of eight bytes.
+pub(crate) const HIGH: u64 = 0x8080_8080_8080_8080;
+
+// Eight bytes at a time in one integer. All bytes are below 128 here, so that a sum of two stays
+// within its byte, and its highest bit tells whether it reached 128.
+
+fn repeat(byte: u8) -> u64 {
+    u64::from(byte) * 0x0101_0101_0101_0101
+}
+
+/// The highest bit of each byte that is within `first..=last`.
+fn within(bytes: u64, first: u8, last: u8) -> u64 {
+    let from_first = bytes + repeat(0x80 - first);
+    let beyond_last = bytes + repeat(0x7f - last);
+    from_first & !beyond_last & HIGH
+}
+
+/// The highest bit of each byte that equals `byte`.
+fn equal(bytes: u64, byte: u8) -> u64 {
+    !((bytes ^ repeat(byte)) + repeat(0x7f)) & HIGH
+}
+
+/// The highest bits of eight bytes, side by side: the product puts bit 8i + 7 at bit 56 + i, and
+/// no two of its terms meet.
+fn gather(high_bits: u64) -> u64 {
+    (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ascii_character_is_classified_as_by_its_pattern() {
+        for (word, space) in [
+            (r"\w", r"\s"),
+            (r"[\p{L}\p{N}_]", r"[\s\x1c-\x1f]"),
+        ] {
+            let table = CharTable::new(word, space);
+            // Capitals never reach the blocks: they are of lower-cased text.
+            for byte in (0..128_u8).filter(|byte| !byte.is_ascii_uppercase()) {
+                for position in [0, 7, 31, 63] {
+                    let mut block = [b'\n'; BLOCK_BYTES];
+                    block[position] = byte;
+                    let classes = table.ascii_classes(&block);
+                    let class = match (classes.word >> position & 1, classes.space >> position & 1) {
+                        (1, 0) => CharClass::Word,
+                        (0, 1) => CharClass::Space,
+                        _ => CharClass::Punctuation,
+                    };
+                    assert_eq!(class, table.class(u32::from(byte)), "{word} {byte:#x}");
+                    assert_eq!(classes.beyond_ascii, 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_are_told_apart() {
+        let table = CharTable::new(r"\w", r"\s");
+        for byte in 128..=255 {
+            let mut block = [b'a'; BLOCK_BYTES];
+            block[9] = byte;
+            let classes = table.ascii_classes(&block);
+            assert_eq!(classes.beyond_ascii, 1 << 9);
+            assert_eq!(classes.word, !(1 << 9));
+            assert_eq!(classes.space, 0);
+        }
+    }
+
+    #[test]
+    fn code_points_are_decoded() {
+        for c in ['a', '\u{7f}', 'é', '\u{7ff}', 'ࠀ', '\u{ffff}', '𐀀', char::MAX] {
+            let text = format!("x{c}");
+            assert_eq!(code_point_at(text.as_bytes(), 1), (c.into(), c.len_utf8()));
+        }
+    }
+}
