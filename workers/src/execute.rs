@@ -141,16 +141,14 @@ impl Shared {
             let mut batches = self.open_slice(plan, slice)?;
             while let Some(batch) = batches.next_batch()? {
                 stop_if(cancel)?;
-                if let Some(rows) = stage.process(&batch)? {
-                    encoder.write(&rows)?;
-                }
+                stage.process(&batch, &mut |rows| encoder.write(&rows))?;
             }
             excluded += batches.rows_excluded();
         }
-        while let Some(rows) = stage.finish()? {
+        stage.finish(&mut |rows| {
             stop_if(cancel)?;
-            encoder.write(&rows)?;
-        }
+            encoder.write(&rows)
+        })?;
         let mut lanes = stage.lanes();
         lanes.excluded = excluded;
         encoder.finish(&lanes, &provenance(plan, task))

@@ -1,1 +1,21 @@
-//! gleaner-workers
+//! What a worker does: the interface of stages, the stages, and the loop that runs their tasks.
+//!
+//! [`stage`] is the interface, [`registry`] the one list of kinds, and each kind has a folder of
+//! its own. [`runner`] takes tasks from a queue, [`attempt`] works on one, [`execute`] runs a
+//! stage over a shard.
+
+pub mod attempt;
+mod batch_columns;
+pub mod entropy;
+pub mod execute;
+pub mod importance_weights;
+pub mod plan_cache;
+pub mod query;
+pub mod registry;
+pub mod runner;
+pub mod select;
+pub mod shutdown;
+pub mod side_inputs;
+pub mod stage;
+#[cfg(test)]
+mod testing;

@@ -335,24 +335,28 @@ pub trait DocumentLookup: Debug + Send + Sync {
     ) -> Result<(), Failure>;
 }
 
+/// Takes rows of a map stage, in order. Fails if the task was cancelled.
+pub type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> Result<(), Failure>;
+
 /// One task's computation. Lives on a blocking thread and may use the CPU.
 pub trait MapStage: Send {
     /// Schema of the rows. The same for all tasks of a phase.
     fn output(&self) -> SchemaRef;
 
-    /// Takes the next batch of the shard.
+    /// Takes the next batch of the shard and hands rows to `emit`, if there are any yet.
     ///
     /// # Errors
     ///
     /// Permanent for contents that make the task impossible; single rows are rejected, not failed.
-    fn process(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>, Failure>;
+    /// Errors of `emit` are passed on.
+    fn process(&mut self, batch: &RecordBatch, emit: Emit<'_>) -> Result<(), Failure>;
 
-    /// Called after the last batch until it returns `None`.
+    /// Called once, after the last batch.
     ///
     /// # Errors
     ///
     /// As [`MapStage::process`].
-    fn finish(&mut self) -> Result<Option<RecordBatch>, Failure>;
+    fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure>;
 
     /// Where the input rows of all batches so far ended up. `rows_in` and `excluded` need not be
     /// counted by stages that read documents: the reader knows them.

@@ -16,7 +16,7 @@ use super::model::{Features, SideFacts};
 use crate::batch_columns::{
     arrow_failure, numbers, optional_numbers, permanent, text_views, texts,
 };
-use crate::stage::{MapStage, ReduceInputs};
+use crate::stage::{Emit, MapStage, ReduceInputs};
 
 /// Rows of one batch of the result.
 pub(crate) const BATCH_ROWS: usize = 65_536;
@@ -28,8 +28,6 @@ pub(crate) struct Counter {
     extractor: FeatureExtractor,
     counts: BucketCounts,
     facts: SideFacts,
-    /// The result while it is handed out.
-    rows: Option<std::vec::IntoIter<RecordBatch>>,
 }
 
 impl Counter {
@@ -40,7 +38,6 @@ impl Counter {
             extractor,
             counts: BucketCounts::new(features.buckets),
             facts: SideFacts::default(),
-            rows: None,
         })
     }
 
@@ -56,15 +53,8 @@ impl Counter {
         self.counts.add(features.buckets);
     }
 
-    /// The next batch of the result; nothing may be added any more.
-    pub(crate) fn next_rows(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        if self.rows.is_none() {
-            self.rows = Some(self.result()?.into_iter());
-        }
-        Ok(self.rows.as_mut().and_then(Iterator::next))
-    }
-
-    fn result(&mut self) -> Result<Vec<RecordBatch>, Failure> {
+    /// Hands out the result.
+    pub(crate) fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure> {
         let totals = RecordBatch::try_new(
             Arc::clone(&self.schema),
             vec![
@@ -74,9 +64,8 @@ impl Counter {
                 Arc::new(UInt64Array::from(vec![self.facts.n_tokens])),
             ],
         );
-        let mut batches = vec![totals.map_err(arrow_failure)?];
-        let counts = std::mem::replace(&mut self.counts, BucketCounts::new(1));
-        let mut nonzero = counts.nonzero().peekable();
+        emit(totals.map_err(arrow_failure)?)?;
+        let mut nonzero = self.counts.nonzero().peekable();
         while nonzero.peek().is_some() {
             let (buckets, values): (Vec<u32>, Vec<u64>) =
                 nonzero.by_ref().take(BATCH_ROWS).unzip();
@@ -90,9 +79,9 @@ impl Counter {
                     Arc::new(none),
                 ],
             );
-            batches.push(batch.map_err(arrow_failure)?);
+            emit(batch.map_err(arrow_failure)?)?;
         }
-        Ok(batches)
+        Ok(())
     }
 }
 
@@ -126,7 +115,7 @@ impl MapStage for CountStage {
         self.counter.schema()
     }
 
-    fn process(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>, Failure> {
+    fn process(&mut self, batch: &RecordBatch, _emit: Emit<'_>) -> Result<(), Failure> {
         let text: StringViewArray = text_views(batch, TEXT)?;
         let reason: StringArray = texts(batch, REASON)?;
         for row in 0..batch.num_rows() {
@@ -138,11 +127,11 @@ impl MapStage for CountStage {
                 self.counter.add(text.value(row));
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        self.counter.next_rows()
+    fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure> {
+        self.counter.finish(emit)
     }
 
     fn lanes(&self) -> Lanes {

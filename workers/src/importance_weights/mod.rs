@@ -36,12 +36,12 @@ pub use model::{
     Features, HashName, ModelFacts, SideFacts, TargetFacts, TargetMode, TokenizerName,
 };
 pub use params::{FitSample, ImportanceParams, Names};
-pub(crate) use params::{CORPUS, check_proportions};
+pub(crate) use params::check_proportions;
 pub(crate) use score::{CHUNK_END, CHUNK_START};
 
 use self::count::CountStage;
 use self::fit::{FitParams, adopt_model, fit_model};
-use self::model::MODEL;
+pub(crate) use self::model::MODEL;
 use self::score::{ScoreParams, ScoreStage};
 use crate::batch_columns::permanent;
 use crate::stage::{

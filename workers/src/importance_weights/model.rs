@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gleaner_algorithms::{FeatureExtractor, FeatureSpec, NgramHash, Tokenizer};
 use gleaner_schemas::Failure;
@@ -171,6 +171,18 @@ impl ModelFacts {
         let fact = fact.ok_or_else(|| permanent(format!("{whose} has no fitted model")))?;
         Self::deserialize(fact)
             .map_err(|error| permanent(format!("the model of {whose} cannot be read: {error}")))
+    }
+
+    /// What each log ratio is called, and what its columns end in.
+    #[must_use]
+    pub fn columns(&self) -> Vec<(String, String)> {
+        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
+        match self.mode {
+            TargetMode::Pooled => vec![(names.join("+"), String::new())],
+            TargetMode::Separate => {
+                names.into_iter().map(|name| (name.to_owned(), format!("_{name}"))).collect()
+            }
+        }
     }
 
     /// What the columns of each log ratio end in: nothing, or `_<target>` for each target.

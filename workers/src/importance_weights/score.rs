@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Features, LogRatios};
 use crate::batch_columns::{arrow_failure, permanent, text_at, text_views, texts};
-use crate::stage::{MapContext, MapStage};
+use crate::stage::{Emit, MapContext, MapStage};
 
 /// First byte of a chunk in the document's text, and the one behind its last.
 pub(crate) const CHUNK_START: &str = "chunk_start";
@@ -147,7 +147,7 @@ impl MapStage for ScoreStage {
         Arc::clone(&self.schema)
     }
 
-    fn process(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>, Failure> {
+    fn process(&mut self, batch: &RecordBatch, emit: Emit<'_>) -> Result<(), Failure> {
         let doc_ids = texts(batch, DOC_ID)?;
         let text = text_views(batch, TEXT)?;
         let reasons = texts(batch, REASON)?;
@@ -180,11 +180,11 @@ impl MapStage for ScoreStage {
         }
         let rows_out = rows.n_tokens.len() as u64;
         self.lanes.rows_in += rows_out;
-        rows.finish(&self.schema, batch, chunks).map(Some)
+        emit(rows.finish(&self.schema, batch, chunks)?)
     }
 
-    fn finish(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        Ok(None)
+    fn finish(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn lanes(&self) -> Lanes {
