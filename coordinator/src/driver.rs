@@ -520,7 +520,7 @@ fn table_file(pinned: &gleaner_schemas::PinnedAttempt) -> TableFile {
 pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
     let mut stages = Vec::new();
     let mut errors = Vec::new();
-    for (name, spec) in &job.file.stages {
+    for (name, spec) in job.file.stages.iter() {
         let kind = match registry::kind_of(&job, name, &spec.kind) {
             Ok(kind) => kind,
             Err(error) => {
@@ -530,7 +530,7 @@ pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
         };
         match kind.check(&job, name) {
             Ok(stage) => stages.push(CheckedStage {
-                name: name.clone(),
+                name: name.to_owned(),
                 kind,
                 stage,
             }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::{StreamExt as _, TryStreamExt as _};
-use gleaner_schemas::job::{ColumnChoice, Corpus, Job};
+use gleaner_schemas::job::{Corpus, Job};
 use gleaner_schemas::{DocumentColumns, FileFormat, SourceFile};
 use gleaner_storage::Stores;
 use gleaner_storage::footer::{self, Footer};
@@ -156,13 +156,11 @@ fn read_error(
 
 /// A column that the job does not name is used if the files have it under its usual name.
 fn resolve_columns(input: &Corpus, schema: &Schema) -> DocumentColumns {
-    let resolve = |choice: &ColumnChoice, usual: &str| match choice {
-        ColumnChoice::Named(name) => Some(name.clone()),
-        ColumnChoice::Auto => schema
-            .field_with_name(usual)
-            .ok()
-            .filter(|field| is_usable(field.data_type()))
-            .map(|field| field.name().clone()),
+    let resolve = |named: &Option<String>, usual: &str| {
+        named.clone().or_else(|| {
+            let field = schema.field_with_name(usual).ok()?;
+            is_usable(field.data_type()).then(|| usual.to_owned())
+        })
     };
     DocumentColumns {
         id: resolve(&input.columns.id, "id"),

@@ -1,1 +1,25 @@
-//! gleaner-coordinator
+//! The coordinator: plans jobs, offers tasks, pins attempts, publishes versions; and the commands
+//! of `gleaner` over what it published.
+//!
+//! [`driver`] is the place to start reading: it asks each stage for its next step and takes it.
+//! [`planner`] and [`ledger`] are pure, [`dispatch`] moves tasks, [`publish`] ends a run, [`sql`]
+//! answers queries, [`commands`] are what users call.
+
+pub mod allow;
+pub mod commands;
+pub mod diagnostics;
+pub mod dispatch;
+pub mod driver;
+pub mod inputs;
+pub mod journal;
+pub mod ledger;
+pub mod phase_input;
+pub mod planner;
+pub mod progress;
+pub mod publish;
+pub mod reduce;
+pub mod run_error;
+pub mod sql;
+pub mod sql_stage;
+pub mod stdout;
+pub mod summary;

@@ -11,9 +11,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::TableType;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use gleaner_schemas::{TableFile, Version};
-use gleaner_storage::{Output, encode};
-use object_store::ObjectStoreExt as _;
-use parquet::arrow::async_reader::{AsyncFileReader as _, ParquetObjectReader};
+use gleaner_storage::{Output, encode, metadata};
 use parquet::arrow::parquet_to_arrow_schema;
 use tokio::sync::OnceCell;
 
@@ -75,10 +73,8 @@ impl PublicSchema {
     }
 
     async fn schema_of(&self, file: &TableFile) -> Result<SchemaRef> {
-        let store = Arc::clone(self.output.store());
-        let mut reader = ParquetObjectReader::new(store, self.output.path_of(&file.path))
-            .with_file_size(file.bytes);
-        let metadata = reader.get_metadata(None).await?;
+        let path = self.output.path_of(&file.path);
+        let metadata = metadata::fetch(self.output.store(), &path, file.bytes).await?;
         let file = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
         Ok(Arc::new(schema))
@@ -135,11 +131,8 @@ impl SystemSchema {
 
     /// `None` where the footer cannot be read: the rest of the table is still worth showing.
     async fn phase_of(&self, file: &TableFile) -> Option<String> {
-        let store = Arc::clone(self.output.store());
         let path = self.output.path_of(&file.path);
-        store.head(&path).await.ok()?;
-        let mut reader = ParquetObjectReader::new(store, path).with_file_size(file.bytes);
-        let metadata = reader.get_metadata(None).await.ok()?;
+        let metadata = metadata::fetch(self.output.store(), &path, file.bytes).await.ok()?;
         let entries = metadata.file_metadata().key_value_metadata()?;
         let entry = entries.iter().find(|entry| entry.key == encode::PROVENANCE)?;
         let provenance: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;

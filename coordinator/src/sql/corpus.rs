@@ -17,9 +17,11 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
+use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::{FileFormat, SourceFile};
-use gleaner_storage::{Stores, footer};
+use gleaner_storage::footer::{self, Footer};
+use gleaner_storage::Stores;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::OnceCell;
@@ -118,22 +120,16 @@ impl Corpus {
 
     /// The columns of all files, and the rows of those files that can be read.
     async fn read_footers(&self) -> Result<(Schema, HashMap<String, u64>)> {
-        let files = self.groups.iter().flat_map(|group| &group.files).map(|(file, _)| file);
-        let footers: Vec<_> = futures::stream::iter(files)
-            .map(|file| async move {
-                match footer::read_footer(&self.stores, file).await {
-                    Ok(footer) => Ok(Some((file.name.as_str(), footer))),
-                    Err(error) if error.is_about_contents() => {
-                        tracing::warn!(%error, "a file of the corpus cannot be read, left out");
-                        Ok(None)
-                    }
-                    Err(error) => Err(DataFusionError::External(Box::new(error))),
-                }
-            })
+        // Boxed: a closure over borrowed files is not general enough for a stream that is sent.
+        let mut reads: Vec<BoxFuture<'_, Result<Option<(&str, Footer)>>>> = Vec::new();
+        for (file, _) in self.groups.iter().flat_map(|group| &group.files) {
+            reads.push(Box::pin(self.read_footer(file)));
+        }
+        let footers: Vec<_> = futures::stream::iter(reads)
             .buffered(FOOTER_READS)
-            .try_filter_map(|footer| async { Ok(footer) })
             .try_collect()
             .await?;
+        let footers: Vec<(&str, Footer)> = footers.into_iter().flatten().collect();
         let schemas = footers.iter().map(|(name, footer)| (*name, &footer.schema));
         let schema = footer::unify_schemas(schemas)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -145,6 +141,18 @@ impl Corpus {
             })
             .collect();
         Ok((schema, rows))
+    }
+
+    /// A footer by the file's name, unless the file is not what its name says.
+    async fn read_footer<'a>(&self, file: &'a SourceFile) -> Result<Option<(&'a str, Footer)>> {
+        match footer::read_footer(&self.stores, file).await {
+            Ok(footer) => Ok(Some((file.name.as_str(), footer))),
+            Err(error) if error.is_about_contents() => {
+                tracing::warn!(%error, "a file of the corpus cannot be read, left out");
+                Ok(None)
+            }
+            Err(error) => Err(DataFusionError::External(Box::new(error))),
+        }
     }
 
     fn table(&self, schema: &Schema, readable: Option<&HashMap<String, u64>>) -> CorpusTable {

@@ -221,7 +221,7 @@ impl<W: Write> Table<W> {
     fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
         // Even without a bound, a cell is one line.
         let width_max = Some(self.cell_width_max.unwrap_or(usize::MAX));
-        let mut rows = Vec::with_capacity(batch.num_rows());
+        let mut rows: Vec<Vec<String>> = Vec::with_capacity(batch.num_rows());
         for_each_row(batch, width_max, |row| {
             rows.push(row.into_iter().map(Option::unwrap_or_default).collect());
             Ok(())

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray as _, Float64Builder, ListBuilder, RecordBatch, StringBuilder,
+    ArrayRef, AsArray as _, Float64Builder, ListBuilder, RecordBatch, StringBuilder,
     StringViewArray,
 };
 use arrow::compute::cast;

@@ -13,6 +13,7 @@ mod error;
 pub mod format;
 pub mod functions;
 mod jsonl;
+mod pinned;
 pub mod prompt;
 pub mod system;
 mod table;

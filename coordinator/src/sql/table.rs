@@ -66,7 +66,7 @@ impl FilesTable {
         rows: Option<u64>,
     ) -> Self {
         Self {
-            schema: TableSchema::from_file_schema(without_metadata(schema)),
+            schema: TableSchema::from(without_metadata(schema)),
             store,
             files,
             rows,
