@@ -66,6 +66,27 @@ pub struct PhaseOutcome {
     pub manifest: PhaseManifest,
     /// Tasks of which an attempt was there before.
     pub n_reused: u64,
+    /// What this run did.
+    pub work: Work,
+}
+
+/// Work that was done, and how long it took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Work {
+    /// Rows of the tasks, where footers told them.
+    pub rows: u64,
+    /// Uncompressed bytes of the tasks.
+    pub bytes: u64,
+    /// From the first offer to the last attempt.
+    pub seconds: f64,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.seconds += other.seconds;
+    }
 }
 
 /// The manifest of a phase that was complete before, if it was.
@@ -103,11 +124,21 @@ impl Dispatcher<'_> {
             offers_max: OFFERS_MAX,
         };
         let mut ledger = Ledger::new(&ids, options);
+        let started = Instant::now();
         let attempts = self.complete(plan, plan_id, tasks, &mut ledger).await?;
+        let mut work = Work {
+            rows: plan.n_rows.unwrap_or(0).saturating_sub(attempts.reused.rows),
+            bytes: plan.bytes.saturating_sub(attempts.reused.bytes),
+            seconds: 0.0,
+        };
+        if attempts.n_reused < plan.n_tasks {
+            work.seconds = started.elapsed().as_secs_f64();
+        }
         let manifest = self.manifest(plan, plan_id, tasks, &ledger, &attempts.latest).await?;
         Ok(PhaseOutcome {
             manifest,
             n_reused: attempts.n_reused,
+            work,
         })
     }
 
@@ -147,6 +178,7 @@ impl Dispatcher<'_> {
                     let attempts = attempts.get_or_insert_with(|| Attempts {
                         latest: BTreeMap::new(),
                         n_reused: look.news.len() as u64,
+                        reused: sum(tasks, &look.news),
                     });
                     attempts.latest = look.attempts;
                     if is_first {
@@ -220,10 +252,8 @@ impl Dispatcher<'_> {
     }
 
     fn advance(&self, tasks: &[Task], news: &[usize]) {
-        let shards = || news.iter().map(|&idx| &tasks[idx].shard);
-        let n_rows = shards().filter_map(|shard| shard.n_rows()).sum();
-        let bytes = shards().map(gleaner_schemas::Shard::bytes).sum();
-        self.progress.advanced(news.len() as u64, n_rows, bytes);
+        let work = sum(tasks, news);
+        self.progress.advanced(news.len() as u64, work.rows, work.bytes);
     }
 
     async fn look(&self, plan: &PhasePlan, ledger: &mut Ledger) -> Result<Look, OutputError> {
@@ -425,6 +455,16 @@ where
 struct Attempts {
     latest: BTreeMap<TaskId, Vec<ListedAttempt>>,
     n_reused: u64,
+    reused: Work,
+}
+
+fn sum(tasks: &[Task], indices: &[usize]) -> Work {
+    let shards = || indices.iter().map(|&idx| &tasks[idx].shard);
+    Work {
+        rows: shards().filter_map(|shard| shard.n_rows()).sum(),
+        bytes: shards().map(gleaner_schemas::Shard::bytes).sum(),
+        seconds: 0.0,
+    }
 }
 
 struct Look {

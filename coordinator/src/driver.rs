@@ -30,7 +30,7 @@ use gleaner_workers::stage::{
 use tokio::sync::Notify;
 
 use crate::allow;
-use crate::dispatch::{Dispatcher, retrying, stored_manifest};
+use crate::dispatch::{Dispatcher, Work, retrying, stored_manifest};
 use crate::inputs::InputSet;
 use crate::journal::Journal;
 use crate::phase_input;
@@ -115,6 +115,8 @@ pub struct FinishedStage {
     pub quarantined: Vec<QuarantinedTask>,
     /// Tasks, and how many were there before.
     pub reuse: Reuse,
+    /// What this run did for it.
+    pub work: Work,
     /// Sentences for the summary.
     pub notes: Vec<String>,
     /// Folders of its map phases, with the attempts that are pinned.
@@ -174,6 +176,7 @@ struct StageProgress {
     table: Option<PhaseManifest>,
     sql: Option<(SchemaRef, Vec<TableFile>)>,
     reuse: Reuse,
+    work: Work,
 }
 
 impl Driver<'_> {
@@ -289,6 +292,7 @@ impl Driver<'_> {
                 };
                 let outcome = dispatcher.run_phase(&plan, &plan_id, &tasks).await?;
                 progress.reuse.n_reused += outcome.n_reused;
+                progress.work += outcome.work;
                 outcome.manifest
             }
         };
@@ -469,6 +473,7 @@ impl Driver<'_> {
                 .flat_map(|(_, manifest)| manifest.quarantined.clone())
                 .collect(),
             reuse: progress.reuse,
+            work: progress.work,
             notes: outcome.notes,
             manifests: progress.folders,
             table: progress.table,

@@ -6,6 +6,8 @@
 //! answers queries, [`commands`] are what users call.
 
 pub mod allow;
+pub mod app;
+pub mod cli;
 pub mod commands;
 pub mod diagnostics;
 pub mod dispatch;

@@ -1,6 +1,7 @@
 //! `gleaner plan` and `gleaner validate`: what a run would do, without writing anything.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gleaner_queue::MemoryQueue;
@@ -13,9 +14,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::commands::prepare::{self, JobArguments};
+use crate::commands::validate::render_inputs;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::Journal;
-use crate::progress::Silent;
+use crate::progress::{Silent, bytes, count};
 use crate::run_error::RunError;
 
 /// What a run would do.
@@ -85,6 +87,40 @@ pub enum StageState {
     Waits,
 }
 
+impl PlanReport {
+    /// The report as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("{}\n  output    {}", self.job, self.output);
+        let _ = match self.published_version {
+            Some(number) => writeln!(text, " (version {number} is published)"),
+            None => writeln!(text, " (nothing is published)"),
+        };
+        render_inputs(&mut text, &self.inputs);
+        let _ = writeln!(text, "  memory    {} per worker slot", bytes(self.memory_per_slot));
+        let width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0);
+        for stage in &self.stages {
+            let what = match stage.state {
+                StageState::Reused => format!("reuses all {} tasks", count(stage.n_tasks)),
+                StageState::Waits => "waits".to_owned(),
+                StageState::Open => {
+                    let n_new = stage.n_tasks - stage.n_reused;
+                    let rows = stage
+                        .n_rows
+                        .map_or_else(String::new, |n| format!(", {} rows", count(n)));
+                    format!("{} new of {} tasks{rows}", count(n_new), count(stage.n_tasks))
+                }
+            };
+            let _ = writeln!(
+                text,
+                "  {:<width$}  {} · {what}: {}",
+                stage.name, stage.kind, stage.why
+            );
+        }
+        text
+    }
+}
+
 /// Plans a job without writing anything.
 ///
 /// # Errors
@@ -128,7 +164,7 @@ pub async fn plan(arguments: &JobArguments) -> Result<PlanReport, RunError> {
     })
 }
 
-fn input_reports(inputs: &JobInputs) -> Vec<InputReport> {
+pub(crate) fn input_reports(inputs: &JobInputs) -> Vec<InputReport> {
     let corpus = std::iter::once((&"corpus", &inputs.corpus)).map(|(name, set)| (*name, set));
     let datasets = inputs.datasets.iter().map(|(name, set)| (name.as_str(), set));
     corpus

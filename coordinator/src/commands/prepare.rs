@@ -16,6 +16,8 @@ use crate::run_error::RunError;
 pub struct JobArguments {
     /// Path of the job file; `-` is the standard input.
     pub path: PathBuf,
+    /// Its text, if it was read already.
+    pub text: Option<String>,
     /// `--output`.
     pub output: Option<String>,
     /// `--set path=value`.
@@ -28,7 +30,7 @@ pub struct JobArguments {
 ///
 /// If the file cannot be read, or for everything that is wrong with it.
 pub fn read_job(arguments: &JobArguments) -> Result<(CheckedJob, PathBuf), RunError> {
-    let (name, text) = read_text(&arguments.path)?;
+    let (name, text) = read_text(arguments)?;
     let base_dir = base_dir(&arguments.path)?;
     let source = JobSource { name, text };
     let job = Job::parse_with(source, &arguments.overrides).map_err(RunError::Job)?;
@@ -43,11 +45,12 @@ pub fn read_job(arguments: &JobArguments) -> Result<(CheckedJob, PathBuf), RunEr
     Ok((driver::check(job, output)?, base_dir))
 }
 
-fn read_text(path: &Path) -> Result<(String, String), RunError> {
-    let read = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
+fn read_text(arguments: &JobArguments) -> Result<(String, String), RunError> {
+    let path = &arguments.path;
+    let read = match &arguments.text {
+        Some(text) => Ok(text.clone()),
+        None if path == Path::new("-") => std::io::read_to_string(std::io::stdin()),
+        None => std::fs::read_to_string(path),
     };
     let name = path.display().to_string();
     match read {

@@ -29,6 +29,9 @@ use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::run_error::RunError;
 
+/// A writer that has not written for this long was killed; no object takes that long to write.
+const STAGED_AGE: Duration = Duration::from_secs(3600);
+
 /// What `gleaner run` is given.
 #[derive(Debug)]
 pub struct RunArguments {
@@ -41,6 +44,8 @@ pub struct RunArguments {
 /// A run that reached its end.
 #[derive(Debug)]
 pub struct RunReport {
+    /// The stores that it reads.
+    pub io: BlockingIo,
     /// The output.
     pub output: Output,
     /// The newest version, and whether this run made it.
@@ -194,6 +199,9 @@ async fn run_stages(
         chrono::Utc::now(),
     )
     .await?;
+    if let Err(error) = driver.output.remove_staged(STAGED_AGE).await {
+        tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
+    }
     match publish::remove_losers(driver.output, &stages).await {
         Ok(0) => {}
         Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
@@ -203,6 +211,7 @@ async fn run_stages(
     }
     let order = driver.job.stages.iter();
     Ok(RunReport {
+        io: driver.io.clone(),
         output: driver.output.clone(),
         published,
         stages: order

@@ -1,3 +1,136 @@
-//! What a run found, for people.
+//! The summary at the end of a run: what went where, did it work, what does it look like.
+//!
+//! [`gather`] asks the published version by SQL, so every number of the summary is one that a
+//! user can get again; [`render`] writes it for people. The same as JSON is the last event of
+//! `run --json`.
 
+mod render;
+mod selection;
 pub mod text;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use gleaner_schemas::{Lanes, Reuse};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::commands::run::RunReport;
+use crate::dispatch::Work;
+use crate::run_error::RunError;
+use crate::sql::Session;
+
+pub use selection::{SelectionSummary, SourceShare};
+pub use weights::{DocumentSummary, WeightsSummary};
+
+/// What a run found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// Name of the job.
+    pub job: String,
+    /// URI of the output.
+    pub output: String,
+    /// Number of the newest version.
+    pub version: u64,
+    /// Whether this run published it. If not, there was nothing to do.
+    pub is_new: bool,
+    /// How long the run took, in seconds.
+    pub seconds: f64,
+    /// Files of the corpus, and their bytes.
+    pub corpus: (u64, u64),
+    /// Files of the corpus that cannot be read, with the reason.
+    pub unreadable: BTreeMap<String, String>,
+    /// Stages in order.
+    pub stages: Vec<StageSummary>,
+}
+
+/// What a stage did.
+#[derive(Debug, Clone, Serialize)]
+pub struct StageSummary {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Rows of its table.
+    pub rows: u64,
+    /// Where input rows ended up.
+    pub lanes: Lanes,
+    /// Tasks that were given up.
+    pub n_quarantined: u64,
+    /// Tasks, and how many were there before.
+    pub reuse: Reuse,
+    /// What this run did for it.
+    pub work: Work,
+    /// Sentences.
+    pub notes: Vec<String>,
+    /// Of `importance_weights`: one for each column of weights.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<WeightsSummary>,
+    /// Of `select`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<SelectionSummary>,
+}
+
+/// Gathers the summary of a run. Nothing is computed where nothing is new.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
+    let version = &report.published.version;
+    let session = Session::open(&report.io.stores, &report.output, version).await?;
+    let mut stages = Vec::new();
+    for (name, finished) in &report.stages {
+        let completed = &finished.completed;
+        let mut stage = StageSummary {
+            name: name.clone(),
+            kind: completed.kind.clone(),
+            rows: version.tables.get(name).map_or(0, |table| table.rows),
+            lanes: completed.lanes,
+            n_quarantined: finished.quarantined.len() as u64,
+            reuse: finished.reuse,
+            work: finished.work,
+            notes: finished.notes.clone(),
+            weights: Vec::new(),
+            selection: None,
+        };
+        if report.published.is_new {
+            match completed.kind.as_str() {
+                "importance_weights" => {
+                    stage.weights = weights::gather(report, &session, name, completed).await?;
+                }
+                "select" => {
+                    stage.selection =
+                        Some(selection::gather(version, &session, name, completed).await?);
+                }
+                _ => {}
+            }
+        }
+        stages.push(stage);
+    }
+    Ok(Summary {
+        job: version.job.clone(),
+        output: report.output.uri().to_owned(),
+        version: version.number,
+        is_new: report.published.is_new,
+        seconds: report.elapsed.as_secs_f64(),
+        corpus: (
+            version.corpus.len() as u64,
+            version.corpus.iter().map(|file| file.bytes).sum(),
+        ),
+        unreadable: report.unreadable.clone(),
+        stages,
+    })
+}
+
+impl Summary {
+    /// The last event of `run --json`.
+    #[must_use]
+    pub fn to_event(&self) -> Value {
+        let mut event = json!(self);
+        if let Some(fields) = event.as_object_mut() {
+            fields.insert("event".to_owned(), json!("finished"));
+        }
+        event
+    }
+}

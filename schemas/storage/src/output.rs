@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -259,6 +260,31 @@ impl Output {
         }
     }
 
+    /// Removes files that writers which were killed left half-written in a local directory, if
+    /// nobody wrote to them for `age`. They are no objects: listings do not show them. Returns how
+    /// many were removed; on other stores a bucket rule expires unfinished uploads.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub async fn remove_staged(&self, age: Duration) -> Result<u64, OutputError> {
+        let local = url::Url::parse(&self.uri).ok().and_then(|url| url.to_file_path().ok());
+        let Some(root) = local.filter(|_| self.uri.starts_with("file:")) else {
+            return Ok(0);
+        };
+        let removed = tokio::task::spawn_blocking(move || remove_staged_below(&root, age)).await;
+        removed
+            .map_err(std::io::Error::other)
+            .and_then(|removed| removed)
+            .map_err(|error| {
+                let source = object_store::Error::Generic {
+                    store: "LocalFileSystem",
+                    source: Box::new(error),
+                };
+                self.store_error("clean up", "", source)
+            })
+    }
+
     /// All objects below a folder; an empty text is the whole output.
     ///
     /// # Errors
@@ -463,3 +489,32 @@ impl Output {
             .await
     }
 }
+fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Result<u64> {
+    let mut n_removed = 0;
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            n_removed += remove_staged_below(&entry.path(), age)?;
+        } else if is_staged(&entry.file_name().to_string_lossy())
+            && entry.metadata()?.modified()?.elapsed().is_ok_and(|elapsed| elapsed >= age)
+        {
+            std::fs::remove_file(entry.path())?;
+            n_removed += 1;
+        }
+    }
+    Ok(n_removed)
+}
+
+/// The local store writes `<name>#<number>` and renames it.
+fn is_staged(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(name, number)| {
+        let is_ours = name.ends_with(".parquet") || name.ends_with(".json");
+        is_ours && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+

@@ -1,0 +1,271 @@
+//! From a parsed command line to an exit code: logging, signals, runtime, output.
+
+use std::path::Path;
+
+use gleaner_storage::{Output, Stores, stores};
+use gleaner_workers::shutdown::Shutdown;
+use indicatif::MultiProgress;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, GlobalOptions, LogFormat};
+use crate::commands::prepare::JobArguments;
+use crate::commands::run::{self, RunArguments};
+use crate::commands::{completions, explain, export, gc, init, plan, schema, status, validate, verify};
+use crate::diagnostics::{Diagnostics, Exit};
+use crate::progress::{self, LogWriter, Style};
+use crate::run_error::RunError;
+use crate::sql::format::Format;
+use crate::sql::{Session, prompt};
+use crate::{stdout, summary};
+
+/// Runs a command to its end.
+#[must_use]
+pub fn main(cli: Cli) -> Exit {
+    let bars = MultiProgress::new();
+    log_to(&bars, cli.global.log_format);
+    let mut diagnostics = Diagnostics {
+        json: cli.global.json,
+        job_file: None,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(execute(cli, &bars, &mut diagnostics)),
+        Err(error) => Err(RunError::Internal(format!("cannot start threads: {error}"))),
+    };
+    match ended {
+        Ok(exit) => exit,
+        Err(error) => {
+            diagnostics.print(&error);
+            Exit::from(&error)
+        }
+    }
+}
+
+/// Warnings by default: what matters to users comes as progress, summary and errors.
+fn log_to(bars: &MultiProgress, format: LogFormat) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(LogWriter(bars.clone()));
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
+
+async fn execute(
+    cli: Cli,
+    bars: &MultiProgress,
+    diagnostics: &mut Diagnostics,
+) -> Result<Exit, RunError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run { job, workers } => {
+            let arguments = RunArguments {
+                job: with_source(job.into(), diagnostics),
+                n_workers: workers.map_or_else(n_cores, usize::from),
+            };
+            run_job(&arguments, &global, bars).await
+        }
+        Command::Plan { job } => {
+            let arguments = with_source(job.into(), diagnostics);
+            let report = plan::plan(&arguments).await?;
+            show(&global, &report, plan::PlanReport::render)
+        }
+        Command::Validate { job } => {
+            let arguments = with_source(job.into(), diagnostics);
+            let report = validate::validate(&arguments).await?;
+            show(&global, &report, validate::ValidateReport::render)
+        }
+        Command::Status { output } => {
+            let report = status::status(&open(&output)?).await?;
+            show(&global, &report, status::StatusReport::render)
+        }
+        Command::Sql {
+            output,
+            query,
+            format,
+        } => {
+            let usual = if global.json { Format::Json } else { Format::Table };
+            let format = format.unwrap_or(usual);
+            sql(&output, query.as_deref(), format, diagnostics).await
+        }
+        Command::Explain { output, document } => {
+            let (session, version, _) = session(&output).await?;
+            let report = explain::explain(&session, &version, &document).await?;
+            show(&global, &report, explain::Explanation::render)
+        }
+        Command::Export {
+            output,
+            stage,
+            format,
+            to,
+        } => {
+            let (session, version, stores) = session(&output).await?;
+            let report = export::export(&stores, &session, &version, &stage, format, &to).await?;
+            show(&global, &report, export::ExportReport::render)
+        }
+        Command::Verify { output } => {
+            let output = open(&output)?;
+            let report = verify::verify(&output).await?;
+            let report = report.ok_or_else(|| no_version(&output))?;
+            show(&global, &report, verify::VerifyReport::render)?;
+            Ok(if report.is_ok() { Exit::Done } else { Exit::Internal })
+        }
+        Command::Gc { output, dry_run } => {
+            let report = gc::gc(&open(&output)?, dry_run).await?;
+            show(&global, &report, gc::GcReport::render)
+        }
+        Command::Init { directory } => {
+            let report = init::init(&directory)?;
+            show(&global, &report, init::InitReport::render)
+        }
+        Command::Schema => {
+            print_text(&schema::job_schema()?)?;
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            print_text(&completions::completions(shell))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Lets errors show the text of the job file. A standard input can be read only once, so it is
+/// read here and handed on.
+fn with_source(mut arguments: JobArguments, diagnostics: &mut Diagnostics) -> JobArguments {
+    if arguments.path == Path::new("-") {
+        arguments.text = std::io::read_to_string(std::io::stdin()).ok();
+    } else {
+        arguments.text = std::fs::read_to_string(&arguments.path).ok();
+    }
+    if let Some(text) = &arguments.text {
+        diagnostics.job_file = Some((arguments.path.display().to_string(), text.clone()));
+    }
+    arguments
+}
+
+async fn run_job(
+    arguments: &RunArguments,
+    global: &GlobalOptions,
+    bars: &MultiProgress,
+) -> Result<Exit, RunError> {
+    let style = if global.json { Style::Json } else { Style::Human };
+    let progress = progress::of_style(style, bars);
+    let shutdown = Shutdown::new();
+    let signals = tokio::spawn(forward_signals(shutdown.clone(), bars.clone()));
+    let ended = run::run(arguments, progress, shutdown).await;
+    signals.abort();
+    let report = ended?;
+    let summary = summary::gather(&report).await?;
+    if global.json {
+        print_json(&summary.to_event())?;
+    } else {
+        let is_terminal = stdout::is_terminal();
+        let paint = summary::text::Paint {
+            color: stdout::wants_color(is_terminal),
+        };
+        print_text(&summary.render(paint, stdout::width()))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The first signal drains, the second cancels.
+async fn forward_signals(shutdown: Shutdown, bars: MultiProgress) {
+    let mut n_signals = 0;
+    while interrupted().await.is_ok() {
+        n_signals += 1;
+        if n_signals == 1 {
+            let _ = bars.println("stopping when the tasks in hand are done; again to stop now");
+            shutdown.drain();
+        } else {
+            shutdown.cancel();
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn interrupted() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+async fn sql(
+    output: &str,
+    query: Option<&str>,
+    format: Format,
+    diagnostics: &Diagnostics,
+) -> Result<Exit, RunError> {
+    let (session, _, _) = session(output).await?;
+    match query {
+        Some(query) => prompt::print_query(&session, query, format).await?,
+        None => prompt::run(&session, format, diagnostics).await?,
+    }
+    Ok(Exit::Done)
+}
+
+fn open(output: &str) -> Result<Output, RunError> {
+    let current = std::env::current_dir()
+        .map_err(|error| RunError::Internal(format!("there is no current directory: {error}")))?;
+    let uri = stores::absolute_uri(output, &current)
+        .map_err(|error| RunError::usage(error.to_string(), "give a directory or a URI"))?;
+    Ok(Output::open(&Stores::from_env(), &uri)?)
+}
+
+async fn session(
+    output: &str,
+) -> Result<(Session, gleaner_schemas::Version, Stores), RunError> {
+    let stores = Stores::from_env();
+    let output = open(output)?;
+    let version = output.latest_version().await?;
+    let version = version.ok_or_else(|| no_version(&output))?;
+    let session = Session::open(&stores, &output, &version).await?;
+    Ok((session, version, stores))
+}
+
+fn no_version(output: &Output) -> RunError {
+    RunError::usage(
+        format!("{} holds no published version", output.uri()),
+        "`gleaner run` publishes one at its end; `gleaner status` tells how far a run is",
+    )
+}
+
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn show<T: serde::Serialize>(
+    global: &GlobalOptions,
+    report: &T,
+    render: impl Fn(&T) -> String,
+) -> Result<Exit, RunError> {
+    if global.json {
+        print_json(report)?;
+    } else {
+        print_text(&render(report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print_text(text: &str) -> Result<(), RunError> {
+    stdout::print(text).map_err(cannot_print)
+}
+
+fn print_json<T: serde::Serialize>(value: &T) -> Result<(), RunError> {
+    stdout::print_json(value).map_err(cannot_print)
+}
+
+fn cannot_print(error: std::io::Error) -> RunError {
+    RunError::Internal(format!("cannot write to the standard output: {error}"))
+}

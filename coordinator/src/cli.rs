@@ -1,0 +1,201 @@
+//! The command line: names, options, help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::commands::export::ExportFormat;
+use crate::commands::prepare::JobArguments;
+use crate::sql::format::Format;
+
+/// Builds training data for language models and retrievers out of large corpora.
+#[derive(Debug, Parser)]
+#[command(name = "gleaner", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+}
+
+/// What applies to every command.
+#[derive(Debug, Args)]
+pub struct GlobalOptions {
+    /// Write results to the standard output for programs: one JSON value, `run` one event per line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How the log is written to the standard error; what is written is up to RUST_LOG
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A job file with what overrides it.
+#[derive(Debug, Clone, Args)]
+pub struct JobOptions {
+    /// Job file (YAML or JSON); `-` reads the standard input
+    #[arg(value_name = "JOB")]
+    pub job: PathBuf,
+    /// Directory or URI of the output, instead of the job file's; relative to where you are
+    #[arg(long, value_name = "URI")]
+    pub output: Option<String>,
+    /// Override a value of the job file, such as stages.chosen.documents=1000; can be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = parse_override)]
+    pub overrides: Vec<(String, String)>,
+}
+
+impl From<JobOptions> for JobArguments {
+    fn from(options: JobOptions) -> Self {
+        Self {
+            path: options.job,
+            text: None,
+            output: options.output,
+            overrides: options.overrides,
+        }
+    }
+}
+
+fn parse_override(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((path, value)) if !path.trim().is_empty() => {
+            Ok((path.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("write it as path=value, for example stages.chosen.seed=8".to_owned()),
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a job to its end; what is complete already is not done again
+    #[command(after_help = "Example:\n  gleaner run job.yaml --set stages.chosen.documents=1000")]
+    Run {
+        /// The job.
+        #[command(flatten)]
+        job: JobOptions,
+        /// Workers in this process [default: one per core]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        workers: Option<u16>,
+    },
+    /// Show what a run would do and what it would reuse, and why; writes nothing
+    #[command(after_help = "Example:\n  gleaner plan job.yaml")]
+    Plan {
+        /// The job.
+        #[command(flatten)]
+        job: JobOptions,
+    },
+    /// Check the job file and the schemas of its inputs; writes nothing
+    #[command(after_help = "Example:\n  gleaner validate job.yaml")]
+    Validate {
+        /// The job.
+        #[command(flatten)]
+        job: JobOptions,
+    },
+    /// Show how far a run is, also from another machine
+    #[command(after_help = "Example:\n  gleaner status s3://bucket/runs/biomedical")]
+    Status {
+        /// Directory or URI of the output
+        output: String,
+    },
+    /// Query an output with SQL; without a query, a prompt
+    #[command(after_help = "Example:\n  gleaner sql out \"SELECT source, count(*) FROM chosen GROUP BY source\"")]
+    Sql {
+        /// Directory or URI of the output
+        output: String,
+        /// The query; every stage is a table by its name
+        query: Option<String>,
+        /// How rows are written [default: table, with --json json]
+        #[arg(long, value_enum)]
+        format: Option<Format>,
+    },
+    /// Show where a document stands, stage by stage, with scores and reasons
+    #[command(after_help = "Example:\n  gleaner explain out corpus/part-0.parquet#17")]
+    Explain {
+        /// Directory or URI of the output
+        output: String,
+        /// Id of the document
+        #[arg(value_name = "DOC_ID")]
+        document: String,
+    },
+    /// Write a stage's table in a form that trainers read
+    #[command(after_help = "Example:\n  gleaner export out chosen --format jsonl --to chosen.jsonl.zst")]
+    Export {
+        /// Directory or URI of the output
+        output: String,
+        /// Name of the stage
+        stage: String,
+        /// What to write
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// File or URI to write; the ending .gz or .zst compresses jsonl
+        #[arg(long, value_name = "URI")]
+        to: String,
+    },
+    /// Recount rows and check every checksum against the manifest; exit code 1 on a difference
+    #[command(after_help = "Example:\n  gleaner verify out")]
+    Verify {
+        /// Directory or URI of the output
+        output: String,
+    },
+    /// Remove what no published version names
+    #[command(after_help = "Example:\n  gleaner gc out --dry-run")]
+    Gc {
+        /// Directory or URI of the output
+        output: String,
+        /// Show what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write a job to start from, with a little data to run it on
+    #[command(after_help = "Example:\n  gleaner init my-job && gleaner run my-job/job.yaml")]
+    Init {
+        /// Directory to write to; created if it does not exist
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Print the JSON Schema of the job file, for editors
+    #[command(after_help = "Example:\n  gleaner schema > job.schema.json")]
+    Schema,
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  gleaner completions bash > ~/.local/share/bash-completion/completions/gleaner")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands() {
+            let example = subcommand.get_after_help().map(ToString::to_string);
+            let example = example.unwrap_or_default();
+            assert!(example.contains("gleaner "), "{}", subcommand.get_name());
+        }
+    }
+
+    #[test]
+    fn overrides_are_paths_and_values() {
+        assert_eq!(parse_override("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert!(parse_override("a.b").is_err());
+        assert!(parse_override("=x").is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! `gleaner validate`: is a job as it should be, before anything is computed?
+
+use std::fmt::Write as _;
+
+use gleaner_storage::{Output, Stores};
+use serde::Serialize;
+
+use crate::commands::plan::{InputReport, input_reports};
+use crate::commands::prepare::{self, JobArguments};
+use crate::progress::{bytes, count};
+use crate::run_error::RunError;
+
+/// What was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ValidateReport {
+    /// Name of the job.
+    pub job: String,
+    /// URI of its output.
+    pub output: String,
+    /// Inputs: the corpus, then datasets.
+    pub inputs: Vec<InputReport>,
+    /// Name and kind of each stage.
+    pub stages: Vec<(String, String)>,
+}
+
+/// Checks a job file, the schemas of its inputs and the models that it names.
+///
+/// # Errors
+///
+/// Everything that is found to be wrong.
+pub async fn validate(arguments: &JobArguments) -> Result<ValidateReport, RunError> {
+    let (checked, base_dir) = prepare::read_job(arguments)?;
+    let stores = Stores::from_env();
+    let output = Output::open(&stores, &checked.output)?;
+    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir).await?;
+    let stages = checked.stages.iter();
+    Ok(ValidateReport {
+        job: checked.job.file.name.clone(),
+        output: output.uri().to_owned(),
+        inputs: input_reports(&inputs),
+        stages: stages
+            .map(|stage| (stage.name.clone(), stage.kind.name().to_owned()))
+            .collect(),
+    })
+}
+
+impl ValidateReport {
+    /// The report as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("{} is valid\n", self.job);
+        let _ = writeln!(text, "  output    {}", self.output);
+        render_inputs(&mut text, &self.inputs);
+        for (name, kind) in &self.stages {
+            let _ = writeln!(text, "  stage     {name} ({kind})");
+        }
+        text
+    }
+}
+
+/// A line for each input, and one for each file of it that cannot be read.
+pub(crate) fn render_inputs(text: &mut String, inputs: &[InputReport]) {
+    for input in inputs {
+        let rows = input
+            .n_rows
+            .map_or_else(|| "rows not known".to_owned(), |n| format!("{} rows", count(n)));
+        let columns = &input.columns;
+        let id = columns.id.as_deref().unwrap_or("<file>#<row>");
+        let source = columns.source.as_deref().unwrap_or("none");
+        let _ = writeln!(
+            text,
+            "  {:<9} {} files, {rows}, {}; id {id}, text {}, source {source}",
+            input.name,
+            count(input.n_files),
+            bytes(input.bytes),
+            columns.text,
+        );
+        for (file, reason) in &input.unreadable {
+            let _ = writeln!(text, "            cannot read {file}: {reason}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The program `gleaner`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gleaner_coordinator::app;
+use gleaner_coordinator::cli::Cli;
+
+fn main() -> ExitCode {
+    app::main(Cli::parse()).into()
+}
