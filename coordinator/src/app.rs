@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, GlobalOptions, LogFormat};
 use crate::commands::prepare::JobArguments;
 use crate::commands::run::{self, RunArguments};
-use crate::commands::{completions, explain, export, gc, init, plan, schema, status, validate, verify};
+use crate::commands::{
+    completions, explain, export, gc, init, plan, schema, status, validate, verify,
+};
 use crate::diagnostics::{Diagnostics, Exit};
 use crate::progress::{self, LogWriter, Style};
 use crate::run_error::RunError;
@@ -27,7 +29,9 @@ pub fn main(cli: Cli) -> Exit {
         json: cli.global.json,
         job_file: None,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(execute(cli, &bars, &mut diagnostics)),
         Err(error) => Err(RunError::Internal(format!("cannot start threads: {error}"))),
@@ -88,7 +92,11 @@ async fn execute(
             query,
             format,
         } => {
-            let usual = if global.json { Format::Json } else { Format::Table };
+            let usual = if global.json {
+                Format::Json
+            } else {
+                Format::Table
+            };
             let format = format.unwrap_or(usual);
             sql(&output, query.as_deref(), format, diagnostics).await
         }
@@ -112,7 +120,11 @@ async fn execute(
             let report = verify::verify(&output).await?;
             let report = report.ok_or_else(|| no_version(&output))?;
             show(&global, &report, verify::VerifyReport::render)?;
-            Ok(if report.is_ok() { Exit::Done } else { Exit::Internal })
+            Ok(if report.is_ok() {
+                Exit::Done
+            } else {
+                Exit::Internal
+            })
         }
         Command::Gc { output, dry_run } => {
             let report = gc::gc(&open(&output)?, dry_run).await?;
@@ -152,7 +164,11 @@ async fn run_job(
     global: &GlobalOptions,
     bars: &MultiProgress,
 ) -> Result<Exit, RunError> {
-    let style = if global.json { Style::Json } else { Style::Human };
+    let style = if global.json {
+        Style::Json
+    } else {
+        Style::Human
+    };
     let progress = progress::of_style(style, bars);
     let shutdown = Shutdown::new();
     let signals = tokio::spawn(forward_signals(shutdown.clone(), bars.clone()));
@@ -223,9 +239,7 @@ fn open(output: &str) -> Result<Output, RunError> {
     Ok(Output::open(&Stores::from_env(), &uri)?)
 }
 
-async fn session(
-    output: &str,
-) -> Result<(Session, gleaner_schemas::Version, Stores), RunError> {
+async fn session(output: &str) -> Result<(Session, gleaner_schemas::Version, Stores), RunError> {
     let stores = Stores::from_env();
     let output = open(output)?;
     let version = output.latest_version().await?;

@@ -11,7 +11,12 @@ use crate::sql::format::Format;
 
 /// Builds training data for language models and retrievers out of large corpora.
 #[derive(Debug, Parser)]
-#[command(name = "gleaner", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "gleaner",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -109,7 +114,9 @@ pub enum Command {
         output: String,
     },
     /// Query an output with SQL; without a query, a prompt
-    #[command(after_help = "Example:\n  gleaner sql out \"SELECT source, count(*) FROM chosen GROUP BY source\"")]
+    #[command(
+        after_help = "Example:\n  gleaner sql out \"SELECT source, count(*) FROM chosen GROUP BY source\""
+    )]
     Sql {
         /// Directory or URI of the output
         output: String,
@@ -129,7 +136,9 @@ pub enum Command {
         document: String,
     },
     /// Write a stage's table in a form that trainers read
-    #[command(after_help = "Example:\n  gleaner export out chosen --format jsonl --to chosen.jsonl.zst")]
+    #[command(
+        after_help = "Example:\n  gleaner export out chosen --format jsonl --to chosen.jsonl.zst"
+    )]
     Export {
         /// Directory or URI of the output
         output: String,
@@ -168,7 +177,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  gleaner schema > job.schema.json")]
     Schema,
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  gleaner completions bash > ~/.local/share/bash-completion/completions/gleaner")]
+    #[command(
+        after_help = "Example:\n  gleaner completions bash > ~/.local/share/bash-completion/completions/gleaner"
+    )]
     Completions {
         /// The shell
         #[arg(value_enum)]
@@ -194,7 +205,10 @@ mod tests {
 
     #[test]
     fn overrides_are_paths_and_values() {
-        assert_eq!(parse_override("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert_eq!(
+            parse_override("a.b=c=d"),
+            Ok(("a.b".to_owned(), "c=d".to_owned()))
+        );
         assert!(parse_override("a.b").is_err());
         assert!(parse_override("=x").is_err());
     }

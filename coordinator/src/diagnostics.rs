@@ -172,7 +172,9 @@ fn stderr_width() -> usize {
     const WIDTH_MAX: usize = 100;
     console::Term::stderr()
         .size_checked()
-        .map_or(WIDTH_MAX, |(_, columns)| usize::from(columns).min(WIDTH_MAX))
+        .map_or(WIDTH_MAX, |(_, columns)| {
+            usize::from(columns).min(WIDTH_MAX)
+        })
 }
 
 /// An error as miette renders it.
@@ -233,7 +235,9 @@ impl Diagnostic for Report {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let (offset, length) = self.span?;
         self.source.as_ref()?;
-        Some(Box::new(std::iter::once(LabeledSpan::underline((offset, length)))))
+        Some(Box::new(std::iter::once(LabeledSpan::underline((
+            offset, length,
+        )))))
     }
 }
 
@@ -263,7 +267,10 @@ mod tests {
         assert!(plain.starts_with("error: job.yaml:3:"), "{plain}");
         assert!(plain.contains("did you mean `paths`?"), "{plain}");
         let graphical = diagnostics.render(&error, true, false);
-        assert!(graphical.contains("corpus: {path: [a.parquet]}"), "{graphical}");
+        assert!(
+            graphical.contains("corpus: {path: [a.parquet]}"),
+            "{graphical}"
+        );
         assert!(!graphical.contains('\x1b'), "{graphical}");
         assert!(diagnostics.render(&error, true, true).contains('\x1b'));
     }

@@ -116,7 +116,8 @@ impl Dispatcher<'_> {
         plan_id: &PlanId,
         tasks: &[Task],
     ) -> Result<PhaseOutcome, RunError> {
-        self.retrying(|| self.store_plan(plan, plan_id, tasks)).await?;
+        self.retrying(|| self.store_plan(plan, plan_id, tasks))
+            .await?;
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
         let options = LedgerOptions {
             window: (2 * self.n_slots).max(2),
@@ -127,14 +128,19 @@ impl Dispatcher<'_> {
         let started = Instant::now();
         let attempts = self.complete(plan, plan_id, tasks, &mut ledger).await?;
         let mut work = Work {
-            rows: plan.n_rows.unwrap_or(0).saturating_sub(attempts.reused.rows),
+            rows: plan
+                .n_rows
+                .unwrap_or(0)
+                .saturating_sub(attempts.reused.rows),
             bytes: plan.bytes.saturating_sub(attempts.reused.bytes),
             seconds: 0.0,
         };
         if attempts.n_reused < plan.n_tasks {
             work.seconds = started.elapsed().as_secs_f64();
         }
-        let manifest = self.manifest(plan, plan_id, tasks, &ledger, &attempts.latest).await?;
+        let manifest = self
+            .manifest(plan, plan_id, tasks, &ledger, &attempts.latest)
+            .await?;
         Ok(PhaseOutcome {
             manifest,
             n_reused: attempts.n_reused,
@@ -152,7 +158,9 @@ impl Dispatcher<'_> {
     ) -> Result<(), OutputError> {
         for (chunk_idx, chunk) in (0..).zip(tasks.chunks(PhasePlan::TASKS_PER_CHUNK)) {
             let key = layout::plan_chunk(&plan.stage, &plan.phase, plan_id, chunk_idx);
-            self.output.create_json(&key, "chunk of a plan", chunk.to_vec()).await?;
+            self.output
+                .create_json(&key, "chunk of a plan", chunk.to_vec())
+                .await?;
         }
         let key = layout::plan(&plan.stage, &plan.phase, plan_id);
         self.output.create_json(&key, "plan", plan.clone()).await?;
@@ -253,7 +261,8 @@ impl Dispatcher<'_> {
 
     fn advance(&self, tasks: &[Task], news: &[usize]) {
         let work = sum(tasks, news);
-        self.progress.advanced(news.len() as u64, work.rows, work.bytes);
+        self.progress
+            .advanced(news.len() as u64, work.rows, work.bytes);
     }
 
     async fn look(&self, plan: &PhasePlan, ledger: &mut Ledger) -> Result<Look, OutputError> {
@@ -379,11 +388,18 @@ impl Dispatcher<'_> {
             let content = gleaner_schemas::Fingerprint::of("partial", &manifest);
             layout::partial_manifest(&plan.stage, &plan.phase, plan_id, &content)
         };
-        self.retrying(|| self.output.create_json(&key, "phase manifest", manifest.clone()))
-            .await
+        self.retrying(|| {
+            self.output
+                .create_json(&key, "phase manifest", manifest.clone())
+        })
+        .await
     }
 
-    async fn pin(&self, task: &Task, attempt: &ListedAttempt) -> Result<PinnedAttempt, OutputError> {
+    async fn pin(
+        &self,
+        task: &Task,
+        attempt: &ListedAttempt,
+    ) -> Result<PinnedAttempt, OutputError> {
         let path = self.output.path_of(&attempt.path);
         let facts = encode::read_facts(self.output.store(), &path, attempt.bytes)
             .await

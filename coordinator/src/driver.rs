@@ -225,15 +225,14 @@ impl Driver<'_> {
                     }
                 }
                 Step::Sql(sql) => {
-                    if self.mode == Mode::Plan {
-                        return Ok(StageEnd::Reduce("query".to_owned(), progress.reuse));
-                    }
                     let query = sql_stage::Query {
                         stage: &checked.name,
                         sql: &sql,
                         tables: &completed_stages,
                     };
-                    let table = sql_stage::run(self, &query).await?;
+                    let Some(table) = sql_stage::run(self, &query).await? else {
+                        return Ok(StageEnd::Reduce("query".to_owned(), progress.reuse));
+                    };
                     progress.reduces.insert("query".to_owned(), table.result);
                     progress.sql = Some((table.schema, table.files));
                 }
@@ -296,8 +295,15 @@ impl Driver<'_> {
                 outcome.manifest
             }
         };
-        allow::check_phase(&self.job.job.file.allow, &manifest, plan.n_tasks, phase.is_table)?;
-        progress.folders.push((plan.folder.clone(), manifest.clone()));
+        allow::check_phase(
+            &self.job.job.file.allow,
+            &manifest,
+            plan.n_tasks,
+            phase.is_table,
+        )?;
+        progress
+            .folders
+            .push((plan.folder.clone(), manifest.clone()));
         if phase.is_table {
             progress.table = Some(manifest.clone());
         }
@@ -363,9 +369,10 @@ impl Driver<'_> {
                         (Some(self.output), file)
                     }
                     SideTable::Own(file) => (Some(self.output), Some(file)),
-                    SideTable::Other { need, file } => {
-                        (self.inputs.others.get(need).map(|(output, _)| output), Some(file))
-                    }
+                    SideTable::Other { need, file } => (
+                        self.inputs.others.get(need).map(|(output, _)| output),
+                        Some(file),
+                    ),
                 };
                 match (output, file) {
                     (Some(output), Some(file)) => Ok(SideInput {
@@ -555,12 +562,20 @@ pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
 
 /// The id of a table that a query makes: a hash of the query and of what it reads.
 #[must_use]
-pub(crate) fn query_id(sql: &str, tables: &BTreeMap<String, CompletedStage>, corpus: &InputSet) -> Fingerprint {
+pub(crate) fn query_id(
+    sql: &str,
+    tables: &BTreeMap<String, CompletedStage>,
+    corpus: &InputSet,
+) -> Fingerprint {
     let contents: BTreeMap<_, Vec<_>> = tables
         .values()
         .flat_map(|stage| &stage.tables)
         .map(|(name, files)| (name, files.iter().map(|file| &file.checksum).collect()))
         .collect();
-    let identities: Vec<_> = corpus.files.iter().map(|file| &file.file.identity).collect();
+    let identities: Vec<_> = corpus
+        .files
+        .iter()
+        .map(|file| &file.file.identity)
+        .collect();
     Fingerprint::of("query", &(sql, contents, identities))
 }

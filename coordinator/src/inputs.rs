@@ -101,13 +101,22 @@ pub async fn load(
             }
         }
     }
-    let schema = footer::unify_schemas(schemas.iter().copied())
-        .map_err(|error| at("paths", chain(&error), "give these files different datasets"))?;
+    let schema = footer::unify_schemas(schemas.iter().copied()).map_err(|error| {
+        at(
+            "paths",
+            chain(&error),
+            "give these files different datasets",
+        )
+    })?;
     if schemas.is_empty() {
         let reasons: Vec<_> = unreadable.values().take(3).cloned().collect();
         return Err(at(
             "paths",
-            format!("none of the {} files can be read: {}", footers.len(), reasons.join("; ")),
+            format!(
+                "none of the {} files can be read: {}",
+                footers.len(),
+                reasons.join("; ")
+            ),
             "are they complete, and are they what their names say?",
         ));
     }
@@ -123,8 +132,11 @@ pub async fn load(
     let files = footers
         .into_iter()
         .map(|(file, footer)| InputFile {
-            row_groups: footer.ok().and_then(|footer| row_groups(&file, &footer, &needed)),
+            row_groups: footer
+                .ok()
+                .and_then(|footer| row_groups(&file, &footer, &needed)),
             file,
+            n_rows: None,
             companions: Vec::new(),
         })
         .collect();
@@ -174,10 +186,14 @@ fn is_usable(data_type: &DataType) -> bool {
 }
 
 fn needed_columns(columns: &DocumentColumns) -> Vec<&str> {
-    [columns.id.as_deref(), Some(&columns.text), columns.source.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        columns.id.as_deref(),
+        Some(&columns.text),
+        columns.source.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn row_groups(file: &SourceFile, footer: &Footer, needed: &[&str]) -> Option<Vec<RowGroupFacts>> {

@@ -8,10 +8,8 @@ use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{
     DocumentColumns, FileFormat, PhaseManifest, Reader, Shard, SourceFile, TableFile, columns,
 };
-use gleaner_storage::{Output, OutputError};
+use gleaner_storage::{Output, OutputError, encode, metadata};
 use gleaner_workers::stage::{DocumentSource, PhaseInput};
-use gleaner_storage::metadata;
-use parquet::arrow::parquet_to_arrow_schema;
 
 use crate::driver::{FinishedStage, JobInputs};
 use crate::inputs::InputSet;
@@ -73,11 +71,11 @@ impl Sources<'_> {
     fn documents(&self, from: &DocumentSource) -> Result<(Reader, Vec<InputFile>), RunError> {
         let set = match from {
             DocumentSource::Corpus => &self.inputs.corpus,
-            DocumentSource::Dataset(name) => {
-                self.inputs.datasets.get(name).ok_or_else(|| {
-                    RunError::Internal(format!("dataset {name} was not loaded"))
-                })?
-            }
+            DocumentSource::Dataset(name) => self
+                .inputs
+                .datasets
+                .get(name)
+                .ok_or_else(|| RunError::Internal(format!("dataset {name} was not loaded")))?,
             DocumentSource::Stage(stage) => {
                 let columns = materialized_columns(&self.inputs.corpus);
                 let reader = Reader::Documents {
@@ -99,7 +97,9 @@ impl Sources<'_> {
         let manifest = if stage == own_name {
             own_table
         } else {
-            self.stages.get(stage).and_then(|finished| finished.table.as_ref())
+            self.stages
+                .get(stage)
+                .and_then(|finished| finished.table.as_ref())
         };
         if let Some(manifest) = manifest {
             return Ok(manifest
@@ -108,6 +108,7 @@ impl Sources<'_> {
                 .map(|pinned| InputFile {
                     file: self.own_file(&table_path(pinned)),
                     row_groups: None,
+                    n_rows: Some(pinned.rows),
                     companions: if with_documents {
                         pinned.inputs.clone()
                     } else {
@@ -126,6 +127,7 @@ impl Sources<'_> {
             .map(|file| InputFile {
                 file: self.own_file(file),
                 row_groups: None,
+                n_rows: Some(file.rows),
                 companions: if with_documents {
                     self.inputs.corpus.sources()
                 } else {
@@ -137,7 +139,11 @@ impl Sources<'_> {
 
     /// Identity and name hold nothing random, so that tasks over equal objects are equal tasks.
     fn own_file(&self, file: &TableFile) -> SourceFile {
-        let task = file.task.as_ref().map(ToString::to_string).unwrap_or_default();
+        let task = file
+            .task
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         SourceFile {
             name: task.clone(),
             uri: self.output.uri_of(&file.path),
@@ -184,10 +190,7 @@ pub async fn read_schema(output: &Output, files: &[TableFile]) -> Result<SchemaR
     };
     let path = output.path_of(&file.path);
     let fetched = metadata::fetch(output.store(), &path, file.bytes).await;
-    let schema = fetched.and_then(|metadata| {
-        let file = metadata.file_metadata();
-        parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
-    });
+    let schema = fetched.and_then(|metadata| encode::table_schema(&metadata));
     match schema {
         Ok(schema) => Ok(Arc::new(schema)),
         Err(error) => Err(OutputError::Malformed {

@@ -18,6 +18,8 @@ pub struct InputFile {
     /// Its row groups in order; absent for formats without them, and for files whose footer
     /// cannot be read (their task will tell why).
     pub row_groups: Option<Vec<RowGroupFacts>>,
+    /// Its rows, where something else tells them.
+    pub n_rows: Option<u64>,
     /// Further files that its rows point to.
     pub companions: Vec<SourceFile>,
 }
@@ -144,8 +146,10 @@ impl InputFile {
     }
 
     fn n_rows(&self) -> Option<u64> {
-        let row_groups = self.row_groups.as_ref()?;
-        Some(row_groups.iter().map(|row_group| row_group.n_rows).sum())
+        match &self.row_groups {
+            Some(row_groups) => Some(row_groups.iter().map(|row_group| row_group.n_rows).sum()),
+            None => self.n_rows,
+        }
     }
 }
 

@@ -153,7 +153,9 @@ impl Progress for Bars {
             "{prefix:<22} {bar:28.cyan/blue} {percent:>3}% {msg} · {binary_bytes_per_sec} · {eta}",
         )
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = self.bars.add(ProgressBar::new(bytes.max(1)).with_style(style));
+        let bar = self
+            .bars
+            .add(ProgressBar::new(bytes.max(1)).with_style(style));
         bar.set_prefix(phase.name.clone());
         bar.set_message(phase.text());
         bar.enable_steady_tick(Duration::from_millis(500));
@@ -195,7 +197,9 @@ struct LineState {
 
 impl Debug for Lines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lines").field("pause", &self.pause).finish_non_exhaustive()
+        f.debug_struct("Lines")
+            .field("pause", &self.pause)
+            .finish_non_exhaustive()
     }
 }
 
@@ -346,7 +350,9 @@ pub fn count(number: u64) -> String {
     STEPS
         .iter()
         .find(|(unit, _)| number as f64 >= *unit)
-        .map_or_else(String::new, |(unit, sign)| format!("{:.1}{sign}", number as f64 / unit))
+        .map_or_else(String::new, |(unit, sign)| {
+            format!("{:.1}{sign}", number as f64 / unit)
+        })
 }
 
 /// A number of bytes, short: `12 B`, `3.4 MiB`.

@@ -187,7 +187,10 @@ pub async fn remove_losers(
         for (folder, manifest) in &finished.manifests {
             let tasks = pinned.entry(folder).or_default();
             for attempt in &manifest.attempts {
-                tasks.entry(&attempt.task).or_default().insert(&attempt.path);
+                tasks
+                    .entry(&attempt.task)
+                    .or_default()
+                    .insert(&attempt.path);
             }
         }
     }

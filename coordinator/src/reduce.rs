@@ -88,7 +88,10 @@ impl Reducer<'_> {
         kind: &dyn StageKind,
     ) -> Result<Option<ReduceResult>, RunError> {
         let key = layout::reduce(&reduce.stage, &reduce.phase.name, &reduce.id(kind));
-        retrying(self.shutdown, || self.output.get_json(&key, "result of a reduce")).await
+        retrying(self.shutdown, || {
+            self.output.get_json(&key, "result of a reduce")
+        })
+        .await
     }
 
     /// Runs the reduce and stores its result.
@@ -121,7 +124,8 @@ impl Reducer<'_> {
         };
         let key = layout::reduce(&stage_name, &phase_name, &id);
         retrying(self.shutdown, || {
-            self.output.create_json(&key, "result of a reduce", result.clone())
+            self.output
+                .create_json(&key, "result of a reduce", result.clone())
         })
         .await
     }

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt as _;
-use gleaner_schemas::{ReduceResult, TableFile, columns};
 use gleaner_schemas::{Failure, FailureKind, Lanes};
+use gleaner_schemas::{ReduceResult, TableFile, columns};
 use gleaner_storage::{TableEncoder, layout};
 use gleaner_workers::stage::CompletedStage;
 use serde_json::json;
 
 use crate::dispatch::retrying;
-use crate::driver::{Driver, query_id};
+use crate::driver::{Driver, Mode, query_id};
 use crate::reduce::put_table;
 use crate::run_error::RunError;
 use crate::sql::Session;
@@ -44,34 +44,40 @@ pub struct QueryTable {
     pub result: ReduceResult,
 }
 
-/// Runs a query, unless its result is stored.
+/// Runs a query, unless its result is stored. `None` if it would have to run and may not
+/// ([`Mode::Plan`]).
 ///
 /// # Errors
 ///
 /// If the query is not valid or fails, or of the store.
-pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<QueryTable, RunError> {
+pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryTable>, RunError> {
     let id = query_id(query.sql, query.tables, &driver.inputs.corpus);
     let key = layout::reduce(query.stage, "query", &id);
     let shutdown = &driver.environment.shutdown;
-    let stored: Option<ReduceResult> =
-        retrying(shutdown, || driver.output.get_json(&key, "result of a query")).await?;
+    let stored: Option<ReduceResult> = retrying(shutdown, || {
+        driver.output.get_json(&key, "result of a query")
+    })
+    .await?;
     let result = match stored {
         Some(result) => result,
+        None if driver.mode == Mode::Plan => return Ok(None),
         None => {
             let computed = compute(driver, query, &id).await?;
             retrying(shutdown, || {
-                driver.output.create_json(&key, "result of a query", computed.clone())
+                driver
+                    .output
+                    .create_json(&key, "result of a query", computed.clone())
             })
             .await?
         }
     };
     let files: Vec<TableFile> = result.tables.values().cloned().collect();
     let schema = crate::phase_input::read_schema(driver.output, &files).await?;
-    Ok(QueryTable {
+    Ok(Some(QueryTable {
         schema,
         files,
         result,
-    })
+    }))
 }
 
 async fn compute(
@@ -112,7 +118,10 @@ async fn compute(
         let batch = batch.map_err(|error| at(format!("the query failed: {error}")))?;
         let batch = arrow::array::RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
             .map_err(|error| {
-                Failure::new(FailureKind::Permanent, format!("cannot store rows: {error}"))
+                Failure::new(
+                    FailureKind::Permanent,
+                    format!("cannot store rows: {error}"),
+                )
             })?;
         encoder.write(&batch)?;
         if encoder.rows() >= ROWS_PER_OBJECT {
@@ -163,5 +172,9 @@ async fn put(
         bytes,
     )
     .await?;
-    Ok(TableFile { rows, lanes, ..file })
+    Ok(TableFile {
+        rows,
+        lanes,
+        ..file
+    })
 }

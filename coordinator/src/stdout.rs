@@ -72,7 +72,13 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = Stdout::new();
     let written = stdout
         .write_all(text.as_bytes())
-        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { stdout.write_all(b"\n") })
+        .and_then(|()| {
+            if text.ends_with('\n') {
+                Ok(())
+            } else {
+                stdout.write_all(b"\n")
+            }
+        })
         .and_then(|()| stdout.flush());
     ignore_broken_pipe(written)
 }

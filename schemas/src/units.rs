@@ -75,8 +75,8 @@ impl FromStr for ByteSize {
             known.ok_or_else(error)?.1
         };
         let number: Ratio = number.parse().map_err(|_| error())?;
-        let bytes = u128::from(number.numerator) * u128::from(unit_size)
-            / u128::from(number.denominator);
+        let bytes =
+            u128::from(number.numerator) * u128::from(unit_size) / u128::from(number.denominator);
         u64::try_from(bytes).map(Self).map_err(|_| error())
     }
 }
@@ -126,9 +126,7 @@ impl FromStr for HumanDuration {
         }
         let mut total_ms: u64 = 0;
         while !rest.is_empty() {
-            let unit_at = rest
-                .find(|c: char| !c.is_ascii_digit())
-                .ok_or_else(error)?;
+            let unit_at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
             let (number, after) = rest.split_at(unit_at);
             let next = after
                 .find(|c: char| c.is_ascii_digit())
@@ -213,13 +211,21 @@ impl Ratio {
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
 }
 
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if 100 % self.denominator == 0 && self.denominator > 1 {
-            write!(f, "{}%", u128::from(self.numerator) * u128::from(100 / self.denominator))
+            write!(
+                f,
+                "{}%",
+                u128::from(self.numerator) * u128::from(100 / self.denominator)
+            )
         } else {
             write!(f, "{}/{}", self.numerator, self.denominator)
         }
@@ -241,9 +247,7 @@ impl FromStr for Ratio {
         } else {
             decimal(trimmed, 1)
         };
-        parsed.ok_or_else(|| {
-            format!("{text:?} is not a share: write 1/16, 0.0625 or 6.25%")
-        })
+        parsed.ok_or_else(|| format!("{text:?} is not a share: write 1/16, 0.0625 or 6.25%"))
     }
 }
 
@@ -385,7 +389,15 @@ mod tests {
         assert_eq!("256MiB".parse(), Ok(ByteSize::new(256 << 20)));
         assert_eq!("1.5 GB".parse(), Ok(ByteSize::new(1_500_000_000)));
         assert_eq!("10KB".parse(), Ok(ByteSize::new(10_000)));
-        for wrong in ["256", "256Mb", "12 parsecs", "-1MB", "", "MiB", "99999999999TB"] {
+        for wrong in [
+            "256",
+            "256Mb",
+            "12 parsecs",
+            "-1MB",
+            "",
+            "MiB",
+            "99999999999TB",
+        ] {
             let message = wrong.parse::<ByteSize>().unwrap_err();
             assert!(message.contains("256MiB"), "{message}");
         }
@@ -393,8 +405,14 @@ mod tests {
 
     #[test]
     fn durations() {
-        assert_eq!("1h30m".parse(), Ok(HumanDuration(Duration::from_secs(5400))));
-        assert_eq!("15 min".parse(), Ok(HumanDuration(Duration::from_secs(900))));
+        assert_eq!(
+            "1h30m".parse(),
+            Ok(HumanDuration(Duration::from_secs(5400)))
+        );
+        assert_eq!(
+            "15 min".parse(),
+            Ok(HumanDuration(Duration::from_secs(900)))
+        );
         for wrong in ["15", "", "min", "3 moons", "1.5h"] {
             assert!(wrong.parse::<HumanDuration>().is_err(), "{wrong}");
         }

@@ -104,7 +104,9 @@ impl Workbench {
         let longest = BACK_OFF_MIN
             .saturating_mul(2_u32.saturating_pow(attempt_number - 1))
             .min(BACK_OFF_MAX);
-        let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX).max(1);
+        let longest_ms = u64::try_from(longest.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         Duration::from_millis(self.entropy.next_u64() % longest_ms)
     }
 
@@ -163,10 +165,7 @@ impl Workbench {
     ) -> Result<TaskEnd, Failure> {
         let nonce = (self.entropy.next_u64() >> 32) as u32;
         let key = layout::failure(&message.run, &message.task, nonce);
-        planned
-            .output
-            .put_json(&key, "failure", &failure)
-            .await?;
+        planned.output.put_json(&key, "failure", &failure).await?;
         Ok(TaskEnd::Recorded(failure))
     }
 }

@@ -33,7 +33,9 @@ pub(crate) fn optional<T: Array + Clone + 'static>(
         Arc::clone(column)
     } else {
         cast(column, data_type).map_err(|error| {
-            permanent(format!("column {name} cannot be read as {data_type}: {error}"))
+            permanent(format!(
+                "column {name} cannot be read as {data_type}: {error}"
+            ))
         })?
     };
     Ok(column.as_any().downcast_ref::<T>().cloned())

@@ -52,7 +52,10 @@ mod tests {
     #[test]
     fn names_are_unique_and_found() {
         for kind in KINDS {
-            assert_eq!(super::kind(kind.name()).map(StageKind::name), Some(kind.name()));
+            assert_eq!(
+                super::kind(kind.name()).map(StageKind::name),
+                Some(kind.name())
+            );
         }
         let mut names: Vec<_> = KINDS.iter().map(|kind| kind.name()).collect();
         names.sort_unstable();

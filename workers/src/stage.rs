@@ -20,7 +20,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{
-    Failure, Lanes, PhaseManifest, ReduceResult, SourceFile, Task, TableFile, Version,
+    Failure, Lanes, PhaseManifest, ReduceResult, SourceFile, TableFile, Task, Version,
 };
 use serde_json::Value;
 

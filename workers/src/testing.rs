@@ -19,6 +19,10 @@ pub(crate) fn job(stages: &str) -> Job {
 
 /// Checks one stage of a job.
 pub(crate) fn check(job: &Job, name: &str) -> Result<Arc<dyn Stage>, JobError> {
-    let spec = job.file.stages.get(name).unwrap_or_else(|| panic!("no stage {name}"));
+    let spec = job
+        .file
+        .stages
+        .get(name)
+        .unwrap_or_else(|| panic!("no stage {name}"));
     registry::kind_of(job, name, &spec.kind)?.check(job, name)
 }

@@ -97,20 +97,32 @@ pub async fn explain(
 }
 
 fn not_found(version: &Version, doc_id: &str) -> RunError {
-    let quarantined: usize =
-        version.stages.values().map(|stage| stage.quarantined.len()).sum();
-    let excluded: u64 = version.stages.values().map(|stage| stage.lanes.excluded).sum();
+    let quarantined: usize = version
+        .stages
+        .values()
+        .map(|stage| stage.quarantined.len())
+        .sum();
+    let excluded: u64 = version
+        .stages
+        .values()
+        .map(|stage| stage.lanes.excluded)
+        .sum();
     let mut why = vec![
         "ids are those of the id column, else <file>#<row> as in the column input_file".to_owned(),
     ];
     if quarantined > 0 {
-        why.push(format!("{quarantined} tasks were quarantined (gleaner.tasks lists their files)"));
+        why.push(format!(
+            "{quarantined} tasks were quarantined (gleaner.tasks lists their files)"
+        ));
     }
     if excluded > 0 {
         why.push("rows may have been excluded by `where`".to_owned());
     }
     RunError::usage(
-        format!("no stage of version {} has a document {doc_id}", version.number),
+        format!(
+            "no stage of version {} has a document {doc_id}",
+            version.number
+        ),
         why.join("; "),
     )
 }
@@ -123,9 +135,8 @@ fn scored(name: &str, stage: &VersionStage, rows: Vec<Map<String, Value>>) -> St
     Standing {
         stage: name.to_owned(),
         kind: stage.kind.clone(),
-        lane: text(STATUS).unwrap_or_else(|| {
-            if rows.is_empty() { "absent" } else { "ok" }.to_owned()
-        }),
+        lane: text(STATUS)
+            .unwrap_or_else(|| if rows.is_empty() { "absent" } else { "ok" }.to_owned()),
         reason: text(REASON),
         rows,
     }
@@ -149,15 +160,30 @@ async fn selected(
     if !rows.is_empty() {
         return Ok(standing("chosen", None, rows));
     }
-    let by = stage.params.get("by").and_then(Value::as_str).unwrap_or_default();
+    let by = stage
+        .params
+        .get("by")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let (source, column) = by.split_once('.').unwrap_or((by, ""));
-    let scored = explanation.stages.iter().find(|stage| stage.stage == source);
+    let scored = explanation
+        .stages
+        .iter()
+        .find(|stage| stage.stage == source);
     let Some(scored) = scored.filter(|scored| !scored.rows.is_empty()) else {
-        return Ok(standing("not chosen", Some(format!("{source} has no such row")), rows));
+        return Ok(standing(
+            "not chosen",
+            Some(format!("{source} has no such row")),
+            rows,
+        ));
     };
     if scored.lane != "ok" {
         let reason = scored.reason.clone().unwrap_or_default();
-        return Ok(standing("not chosen", Some(format!("{}: {reason}", scored.lane)), rows));
+        return Ok(standing(
+            "not chosen",
+            Some(format!("{}: {reason}", scored.lane)),
+            rows,
+        ));
     }
     let reason = below(session, version, &scored.rows, name, stage, column).await?;
     Ok(standing("not chosen", reason, rows))
@@ -173,29 +199,47 @@ async fn below(
     column: &str,
 ) -> Result<Option<String>, RunError> {
     let table_has = |field: &str| {
-        version.tables.get(name).is_some_and(|table| table.schema.field_with_name(field).is_ok())
+        version
+            .tables
+            .get(name)
+            .is_some_and(|table| table.schema.field_with_name(field).is_ok())
     };
     let params = SelectParams::deserialize(&stage.params)
         .map_err(|error| RunError::Internal(format!("parameters of {name}: {error}")))?;
-    let score = scored.first().and_then(|row| row.get(column)).and_then(Value::as_f64);
+    let score = scored
+        .first()
+        .and_then(|row| row.get(column))
+        .and_then(Value::as_f64);
     let (Some(score), false) = (score, table_has("target")) else {
         return Ok(None);
     };
     if let Some(threshold) = params.threshold {
-        return Ok(Some(format!("{column} {score:.6} is below the threshold {threshold}")));
+        return Ok(Some(format!(
+            "{column} {score:.6} is below the threshold {threshold}"
+        )));
     }
-    let doc_id = scored.first().and_then(|row| row.get(DOC_ID)).and_then(Value::as_str);
+    let doc_id = scored
+        .first()
+        .and_then(|row| row.get(DOC_ID))
+        .and_then(Value::as_str);
     let key = match params.method {
         Method::Resample => {
             score / params.temperature + gumbel(params.seed, "", doc_id.unwrap_or_default())
         }
         _ => score,
     };
-    let last = if params.method == Method::BottomK { "max" } else { "min" };
+    let last = if params.method == Method::BottomK {
+        "max"
+    } else {
+        "min"
+    };
     let mut sql = format!("SELECT {last}(key) FROM {}", quote_name(name));
     let mut of_group = String::new();
     if let Some(group_by) = &params.group_by {
-        let group = scored.first().and_then(|row| row.get(group_by)).and_then(Value::as_str);
+        let group = scored
+            .first()
+            .and_then(|row| row.get(group_by))
+            .and_then(Value::as_str);
         let (Some(group), true) = (group, table_has(group_by)) else {
             return Ok(None);
         };
@@ -203,11 +247,14 @@ async fn below(
         of_group = format!(" of {group_by} {group}");
     }
     let batches = session.query(&sql).await?;
-    let last = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| {
-        let column = batch.column(0);
-        let column = column.as_primitive_opt::<Float64Type>()?;
-        column.is_valid(0).then(|| column.value(0))
-    });
+    let last = batches
+        .iter()
+        .find(|batch| batch.num_rows() > 0)
+        .map(|batch| {
+            let column = batch.column(0);
+            let column = column.as_primitive_opt::<Float64Type>()?;
+            column.is_valid(0).then(|| column.value(0))
+        });
     Ok(Some(match last.flatten() {
         Some(last) => {
             format!("its key is {key:.6}, the last that was chosen{of_group} has {last:.6}")
@@ -231,12 +278,18 @@ pub(crate) fn objects(batches: &[RecordBatch]) -> Result<Vec<Map<String, Value>>
             let data_type = field.data_type();
             let values: Vec<Value> = if data_type.is_floating() {
                 let numbers = cast(column, &DataType::Float64).map_err(internal)?;
-                numbers.as_primitive::<Float64Type>().iter().map(Value::from).collect()
+                numbers
+                    .as_primitive::<Float64Type>()
+                    .iter()
+                    .map(Value::from)
+                    .collect()
             } else if data_type.is_integer() {
                 let text = cast(column, &DataType::Utf8).map_err(internal)?;
                 let number = |text: &str| text.parse::<i64>().map(Value::from).ok();
                 let texts = text.as_string::<i32>().iter();
-                texts.map(|text| text.and_then(number).unwrap_or(Value::Null)).collect()
+                texts
+                    .map(|text| text.and_then(number).unwrap_or(Value::Null))
+                    .collect()
             } else {
                 let options = FormatOptions::default();
                 let formatter = ArrayFormatter::try_new(column, &options).map_err(internal)?;
@@ -249,7 +302,9 @@ pub(crate) fn objects(batches: &[RecordBatch]) -> Result<Vec<Map<String, Value>>
             columns.push((field.name().clone(), values));
         }
         for row in 0..batch.num_rows() {
-            let cells = columns.iter().map(|(name, values)| (name.clone(), values[row].clone()));
+            let cells = columns
+                .iter()
+                .map(|(name, values)| (name.clone(), values[row].clone()));
             rows.push(cells.collect());
         }
     }
@@ -279,8 +334,8 @@ impl Explanation {
                         Value::String(value) => value.replace(['\n', '\r'], " "),
                         other => other.to_string(),
                     };
-                    let is_known = [DOC_ID, STATUS, REASON, INPUT_FILE, INPUT_ROW]
-                        .contains(&name.as_str());
+                    let is_known =
+                        [DOC_ID, STATUS, REASON, INPUT_FILE, INPUT_ROW].contains(&name.as_str());
                     if !is_known {
                         let shown = crate::summary::text::truncate(&shown, CELL_MAX);
                         let _ = writeln!(text, "    {name:<22} {shown}");

@@ -58,7 +58,10 @@ impl Sink {
             return Ok(Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), level)));
         }
         if name.ends_with(".zst") {
-            return Ok(Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 0)?));
+            return Ok(Self::Zstd(zstd::stream::write::Encoder::new(
+                Vec::new(),
+                0,
+            )?));
         }
         Ok(Self::Plain(Vec::new()))
     }
@@ -104,7 +107,9 @@ struct Shared(std::sync::Arc<std::sync::Mutex<Sink>>);
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Sink> {
         // The bytes are valid after any panic.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn take(&self) -> Vec<u8> {
@@ -165,7 +170,9 @@ pub async fn export(
             "is there space, and are you allowed to write there?",
         )
     };
-    let mut stream = session.query_stream(&format!("SELECT * FROM {}", quote_name(stage))).await?;
+    let mut stream = session
+        .query_stream(&format!("SELECT * FROM {}", quote_name(stage)))
+        .await?;
     let sink = Shared(std::sync::Arc::new(std::sync::Mutex::new(
         Sink::of_name(to).map_err(cannot_write)?,
     )));
@@ -173,8 +180,8 @@ pub async fn export(
         ExportFormat::Jsonl => Format::Json,
         ExportFormat::Parquet => Format::Parquet,
     };
-    let mut rows = RowWriter::new(row_format, &stream.schema(), sink.clone(), false)
-        .map_err(cannot_write)?;
+    let mut rows =
+        RowWriter::new(row_format, &stream.schema(), sink.clone(), false).map_err(cannot_write)?;
     let mut file = BufWriter::with_capacity(store, path, PART_BYTES);
     let mut written = 0;
     while let Some(batch) = stream.next().await {

@@ -70,7 +70,9 @@ pub async fn gc(output: &Output, dry_run: bool) -> Result<GcReport, RunError> {
             .await?;
         }
         report.bytes += objects.iter().map(|object| object.bytes).sum::<u64>();
-        report.removed.extend(objects.into_iter().map(|object: ListedObject| object.path));
+        report
+            .removed
+            .extend(objects.into_iter().map(|object: ListedObject| object.path));
     }
     if !dry_run {
         output.remove_staged(STAGED_AGE).await?;
@@ -96,7 +98,8 @@ impl Keep {
             Output::map_concurrently(numbers, AT_A_TIME, |number| output.version(number)).await?;
         let versions: Vec<Version> = versions.into_iter().flatten().collect();
         for table in versions.iter().flat_map(|version| version.tables.values()) {
-            keep.paths.extend(table.files.iter().map(|file| file.path.clone()));
+            keep.paths
+                .extend(table.files.iter().map(|file| file.path.clone()));
         }
         if let Some(newest) = versions.iter().max_by_key(|version| version.number) {
             keep.runs.insert(newest.run.clone());
@@ -107,7 +110,10 @@ impl Keep {
         }
         if let Some(run) = newest_run(output).await? {
             keep.runs.insert(run.started.run.clone());
-            let has_published = run.ended.as_ref().is_some_and(|ended| ended.version.is_some());
+            let has_published = run
+                .ended
+                .as_ref()
+                .is_some_and(|ended| ended.version.is_some());
             if !has_published {
                 for phase in run.phases {
                     keep.plans.insert(phase.started.plan);
@@ -119,7 +125,9 @@ impl Keep {
         // what no version names.
         let is_published_table = |folder: &String| {
             !folder.starts_with(layout::PRIVATE)
-                && versions.iter().any(|version| version.tables.contains_key(folder))
+                && versions
+                    .iter()
+                    .any(|version| version.tables.contains_key(folder))
         };
         let is_unfinished = newest_run(output)
             .await?
@@ -146,13 +154,19 @@ impl Keep {
         if private("manifests") {
             let manifest: Option<PhaseManifest> = output.get_json(path, "phase manifest").await?;
             return Ok(manifest.is_some_and(|manifest| {
-                manifest.attempts.iter().all(|attempt| self.keeps_object(&attempt.path))
+                manifest
+                    .attempts
+                    .iter()
+                    .all(|attempt| self.keeps_object(&attempt.path))
             }));
         }
         if private("reduces") {
             let result: Option<ReduceResult> = output.get_json(path, "result of a reduce").await?;
             return Ok(result.is_some_and(|result| {
-                result.tables.values().all(|file| self.keeps_object(&file.path))
+                result
+                    .tables
+                    .values()
+                    .all(|file| self.keeps_object(&file.path))
             }));
         }
         // What is not ours is not touched.
@@ -162,10 +176,10 @@ impl Keep {
 
     fn keeps_object(&self, path: &str) -> bool {
         self.paths.contains(path)
-            || self
-                .folders
-                .iter()
-                .any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+            || self.folders.iter().any(|folder| {
+                path.strip_prefix(folder)
+                    .is_some_and(|rest| rest.starts_with('/'))
+            })
     }
 }
 
@@ -190,7 +204,11 @@ impl GcReport {
         let _ = writeln!(
             text,
             "{} {} objects, {}; {} stay",
-            if self.dry_run { "would remove" } else { "removed" },
+            if self.dry_run {
+                "would remove"
+            } else {
+                "removed"
+            },
             count(self.removed.len() as u64),
             bytes(self.bytes),
             count(self.n_kept)

@@ -38,12 +38,15 @@ pub fn init(directory: &Path) -> Result<InitReport, RunError> {
             "choose another directory; nothing was written",
         ));
     }
-    let written = paths.iter().zip(FILES).try_for_each(|(path, (_, contents))| {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(path, contents)
-    });
+    let written = paths
+        .iter()
+        .zip(FILES)
+        .try_for_each(|(path, (_, contents))| {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, contents)
+        });
     written.map_err(|error: io::Error| {
         RunError::usage(
             format!("cannot write to {}: {error}", directory.display()),
@@ -80,6 +83,9 @@ mod tests {
         let inner = directory.path().join("job");
         assert_eq!(init(&inner).unwrap().files.len(), FILES.len());
         let error = init(&inner).unwrap_err();
-        assert!(error.to_string().ends_with("job.yaml exists already"), "{error}");
+        assert!(
+            error.to_string().ends_with("job.yaml exists already"),
+            "{error}"
+        );
     }
 }

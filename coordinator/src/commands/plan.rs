@@ -97,8 +97,17 @@ impl PlanReport {
             None => writeln!(text, " (nothing is published)"),
         };
         render_inputs(&mut text, &self.inputs);
-        let _ = writeln!(text, "  memory    {} per worker slot", bytes(self.memory_per_slot));
-        let width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0);
+        let _ = writeln!(
+            text,
+            "  memory    {} per worker slot",
+            bytes(self.memory_per_slot)
+        );
+        let width = self
+            .stages
+            .iter()
+            .map(|stage| stage.name.len())
+            .max()
+            .unwrap_or(0);
         for stage in &self.stages {
             let what = match stage.state {
                 StageState::Reused => format!("reuses all {} tasks", count(stage.n_tasks)),
@@ -108,7 +117,11 @@ impl PlanReport {
                     let rows = stage
                         .n_rows
                         .map_or_else(String::new, |n| format!(", {} rows", count(n)));
-                    format!("{} new of {} tasks{rows}", count(n_new), count(stage.n_tasks))
+                    format!(
+                        "{} new of {} tasks{rows}",
+                        count(n_new),
+                        count(stage.n_tasks)
+                    )
                 }
             };
             let _ = writeln!(
@@ -166,7 +179,10 @@ pub async fn plan(arguments: &JobArguments) -> Result<PlanReport, RunError> {
 
 pub(crate) fn input_reports(inputs: &JobInputs) -> Vec<InputReport> {
     let corpus = std::iter::once((&"corpus", &inputs.corpus)).map(|(name, set)| (*name, set));
-    let datasets = inputs.datasets.iter().map(|(name, set)| (name.as_str(), set));
+    let datasets = inputs
+        .datasets
+        .iter()
+        .map(|(name, set)| (name.as_str(), set));
     corpus
         .chain(datasets)
         .map(|(name, set)| InputReport {
@@ -201,7 +217,10 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                 _ => false,
             })
         {
-            reports.push(report(StageState::Waits, format!("its input depends on {open}")));
+            reports.push(report(
+                StageState::Waits,
+                format!("its input depends on {open}"),
+            ));
             continue;
         }
         let stage_report = match driver.run_stage(checked, &finished).await? {
@@ -209,7 +228,10 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                 let report = StageReport {
                     n_tasks: stage.reuse.n_tasks,
                     n_reused: stage.reuse.n_reused,
-                    ..report(StageState::Reused, "parameters and inputs are unchanged".to_owned())
+                    ..report(
+                        StageState::Reused,
+                        "parameters and inputs are unchanged".to_owned(),
+                    )
                 };
                 finished.insert(checked.name.clone(), *stage);
                 report

@@ -39,9 +39,8 @@ pub fn read_job(arguments: &JobArguments) -> Result<(CheckedJob, PathBuf), RunEr
         Some(output) => (output.clone(), current_dir()?),
         None => (job.file.output.clone(), base_dir.clone()),
     };
-    let output = stores::absolute_uri(&output, &relative_to).map_err(|error| {
-        RunError::from(job.error_at("output", error.to_string(), None))
-    })?;
+    let output = stores::absolute_uri(&output, &relative_to)
+        .map_err(|error| RunError::from(job.error_at("output", error.to_string(), None)))?;
     Ok((driver::check(job, output)?, base_dir))
 }
 

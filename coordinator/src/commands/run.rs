@@ -21,9 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::commands::prepare::{self, JobArguments};
-use crate::driver::{
-    CheckedJob, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd,
-};
+use crate::driver::{CheckedJob, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::progress::Progress;
 use crate::publish::{self, Published};
@@ -126,7 +124,11 @@ pub async fn coordinate(
         .started(&RunStarted {
             run: run.clone(),
             job: checked.job.file.name.clone(),
-            stages: checked.stages.iter().map(|stage| stage.name.clone()).collect(),
+            stages: checked
+                .stages
+                .iter()
+                .map(|stage| stage.name.clone())
+                .collect(),
             started_at: rfc3339(chrono::Utc::now()),
             pid: std::process::id(),
         })
@@ -155,7 +157,10 @@ pub async fn coordinate(
                 Ok(_) => "done".to_owned(),
                 Err(error) => error.to_string(),
             },
-            version: ended.as_ref().ok().map(|report| report.published.version.number),
+            version: ended
+                .as_ref()
+                .ok()
+                .map(|report| report.published.version.number),
             ended_at: rfc3339(chrono::Utc::now()),
         })
         .await;
@@ -170,7 +175,10 @@ async fn run_stages(
     run: &RunId,
 ) -> Result<RunReport, RunError> {
     for (file, reason) in &inputs.corpus.unreadable {
-        driver.environment.progress.note(&format!("cannot read {file}: {reason}"));
+        driver
+            .environment
+            .progress
+            .note(&format!("cannot read {file}: {reason}"));
     }
     let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
     for checked in &driver.job.stages {
@@ -229,15 +237,14 @@ struct Claim {
 }
 
 /// Makes sure that the output belongs to this job, and that its store can arbitrate.
-async fn claim(
-    output: &Output,
-    job: &Job,
-    environment: &Environment,
-) -> Result<(), RunError> {
+async fn claim(output: &Output, job: &Job, environment: &Environment) -> Result<(), RunError> {
     let claim = Claim {
         job: job.file.name.clone(),
     };
-    let stored = match output.create_json(layout::JOB, "claim of an output", claim.clone()).await {
+    let stored = match output
+        .create_json(layout::JOB, "claim of an output", claim.clone())
+        .await
+    {
         Ok(stored) => stored,
         Err(error) => {
             return Err(match RunError::from(error) {

@@ -84,10 +84,15 @@ pub async fn newest_run(output: &Output) -> Result<Option<RunStatus>, OutputErro
     let mut events = output.list(layout::RUNS).await?;
     events.sort_by(|a, b| a.path.cmp(&b.path));
     let mut newest: Option<RunStarted> = None;
-    for event in events.iter().filter(|event| event.path.ends_with("/start.json")) {
+    for event in events
+        .iter()
+        .filter(|event| event.path.ends_with("/start.json"))
+    {
         let started: Option<RunStarted> = output.get_json(&event.path, "event of a run").await?;
         if let Some(started) = started
-            && newest.as_ref().is_none_or(|newest| newest.started_at < started.started_at)
+            && newest
+                .as_ref()
+                .is_none_or(|newest| newest.started_at < started.started_at)
         {
             newest = Some(started);
         }
@@ -97,7 +102,10 @@ pub async fn newest_run(output: &Output) -> Result<Option<RunStatus>, OutputErro
     };
     let prefix = format!("{}/{}/phase-", layout::RUNS, started.run);
     let mut phases = Vec::new();
-    for event in events.iter().filter(|event| event.path.starts_with(&prefix)) {
+    for event in events
+        .iter()
+        .filter(|event| event.path.starts_with(&prefix))
+    {
         let phase: Option<PhaseStarted> = output.get_json(&event.path, "event of a run").await?;
         if let Some(started) = phase {
             phases.push(PhaseStatus {
@@ -128,7 +136,10 @@ async fn n_done(output: &Output, phase: &PhaseStarted) -> Result<u64, OutputErro
         let tasks: Option<Vec<gleaner_schemas::Task>> =
             output.get_json(&object.path, "chunk of a plan").await?;
         let tasks = tasks.unwrap_or_default();
-        n_done += tasks.iter().filter(|task| attempts.contains_key(&task.id)).count() as u64;
+        n_done += tasks
+            .iter()
+            .filter(|task| attempts.contains_key(&task.id))
+            .count() as u64;
     }
     Ok(n_done)
 }
@@ -155,11 +166,16 @@ impl StatusReport {
             text.push_str("  no run has started\n");
             return text;
         };
-        let _ = writeln!(text, "  run {} started at {}", run.started.run, run.started.started_at);
+        let _ = writeln!(
+            text,
+            "  run {} started at {}",
+            run.started.run, run.started.started_at
+        );
         for phase in &run.phases {
             let started = &phase.started;
-            let rows =
-                started.n_rows.map_or_else(String::new, |n| format!(", {} rows", count(n)));
+            let rows = started
+                .n_rows
+                .map_or_else(String::new, |n| format!(", {} rows", count(n)));
             let percent = 100 * phase.n_done / started.n_tasks.max(1);
             let _ = writeln!(
                 text,

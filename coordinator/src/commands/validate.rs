@@ -61,9 +61,10 @@ impl ValidateReport {
 /// A line for each input, and one for each file of it that cannot be read.
 pub(crate) fn render_inputs(text: &mut String, inputs: &[InputReport]) {
     for input in inputs {
-        let rows = input
-            .n_rows
-            .map_or_else(|| "rows not known".to_owned(), |n| format!("{} rows", count(n)));
+        let rows = input.n_rows.map_or_else(
+            || "rows not known".to_owned(),
+            |n| format!("{} rows", count(n)),
+        );
         let columns = &input.columns;
         let id = columns.id.as_deref().unwrap_or("<file>#<row>");
         let source = columns.source.as_deref().unwrap_or("none");

@@ -128,11 +128,17 @@ async fn check_copy(
     version: &Version,
     report: &mut VerifyReport,
 ) -> Result<(), OutputError> {
-    match output.get_json::<Version>(layout::MANIFEST, "published version").await {
+    match output
+        .get_json::<Version>(layout::MANIFEST, "published version")
+        .await
+    {
         Ok(Some(copy)) if copy == *version => {}
         Ok(Some(copy)) => report.differs(
             layout::MANIFEST,
-            format!("is a copy of version {}, not of {}", copy.number, version.number),
+            format!(
+                "is a copy of version {}, not of {}",
+                copy.number, version.number
+            ),
         ),
         Ok(None) => report.differs(layout::MANIFEST, "is missing".to_owned()),
         Err(OutputError::Malformed { message, .. }) => {
@@ -166,13 +172,17 @@ fn check_sums(version: &Version, report: &mut VerifyReport) {
     }
     for (name, stage) in &version.stages {
         if !stage.lanes.is_balanced() {
-            report.differs(name, format!("lanes are not balanced: {}", lanes_text(&stage.lanes)));
+            report.differs(
+                name,
+                format!("lanes are not balanced: {}", lanes_text(&stage.lanes)),
+            );
         }
         if let Some(table) = version.tables.get(name) {
             let of_files: Lanes = table.files.iter().map(|file| file.lanes).sum();
             // Rows of tasks that were given up are in no file.
             let expected = Lanes {
-                rows_in: of_files.rows_in + stage.lanes.failed - of_files.failed.min(stage.lanes.failed),
+                rows_in: of_files.rows_in + stage.lanes.failed
+                    - of_files.failed.min(stage.lanes.failed),
                 failed: stage.lanes.failed,
                 ..of_files
             };
@@ -202,12 +212,12 @@ async fn check_files(
     version: &Version,
     report: &mut VerifyReport,
 ) -> Result<(), OutputError> {
-    let files = version
-        .tables
-        .values()
-        .flat_map(|table| table.files.iter().map(move |file| (table, file)));
+    let files = version.tables.iter().flat_map(|(name, table)| {
+        let counting = Counting::of(version, name);
+        table.files.iter().map(move |file| (table, file, counting))
+    });
     let mut checks = futures::stream::iter(files)
-        .map(|(table, file)| check_file(output, table, file))
+        .map(|(table, file, counting)| check_file(output, table, file, counting))
         .buffer_unordered(FILES_AT_A_TIME);
     while let Some(checked) = checks.next().await {
         let checked = checked?;
@@ -217,6 +227,28 @@ async fn check_files(
         report.differences.extend(checked.differences);
     }
     Ok(())
+}
+
+/// How the rows of a table tell their lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    /// By the column `status`.
+    Status,
+    /// All are ok: rows of other lanes are left out.
+    Rows,
+    /// They are no input rows.
+    Nothing,
+}
+
+impl Counting {
+    fn of(version: &Version, table: &str) -> Self {
+        match version.stages.get(table).map(|stage| stage.kind.as_str()) {
+            // A column named `status` is the user's here.
+            Some("query" | "select") => Self::Rows,
+            Some(_) => Self::Status,
+            None => Self::Nothing,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -230,6 +262,7 @@ async fn check_file(
     output: &Output,
     table: &TableVersion,
     file: &TableFile,
+    counting: Counting,
 ) -> Result<CheckedFile, OutputError> {
     let mut checked = CheckedFile::default();
     let differs = |message: String| Difference {
@@ -247,17 +280,24 @@ async fn check_file(
     }
     let (schema, file_of_thread) = (table.schema.clone(), file.clone());
     let recounted =
-        tokio::task::spawn_blocking(move || recount(&bytes, &schema, &file_of_thread)).await;
+        tokio::task::spawn_blocking(move || recount(&bytes, &schema, &file_of_thread, counting))
+            .await;
     match recounted {
         Ok(Ok((rows, messages))) => {
             checked.rows = rows;
-            checked.differences.extend(messages.into_iter().map(differs));
+            checked
+                .differences
+                .extend(messages.into_iter().map(differs));
         }
         Ok(Err(message)) => {
-            checked.differences.push(differs(format!("cannot be read as Parquet: {message}")));
+            checked
+                .differences
+                .push(differs(format!("cannot be read as Parquet: {message}")));
         }
         Err(error) => {
-            checked.differences.push(differs(format!("reading it panicked: {error}")));
+            checked
+                .differences
+                .push(differs(format!("reading it panicked: {error}")));
         }
     }
     Ok(checked)
@@ -268,6 +308,7 @@ fn recount(
     bytes: &Bytes,
     schema: &Schema,
     file: &TableFile,
+    counting: Counting,
 ) -> Result<(u64, Vec<String>), String> {
     let mut messages = Vec::new();
     let checksum = ContentHash::of(bytes);
@@ -287,8 +328,9 @@ fn recount(
     }
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
         .map_err(|error| error.to_string())?;
-    if builder.schema().as_ref() != schema {
-        messages.push(schema_difference(builder.schema(), schema));
+    let found = encode::table_schema(builder.metadata()).map_err(|error| error.to_string())?;
+    if found != *schema {
+        messages.push(schema_difference(&found, schema));
     }
     let metadata = builder.metadata().file_metadata();
     let stored_lanes: Option<Lanes> = metadata
@@ -296,11 +338,15 @@ fn recount(
         .and_then(|entries| entries.iter().find(|entry| entry.key == encode::LANES))
         .and_then(|entry| serde_json::from_str(entry.value.as_deref()?).ok());
     let status = (0..metadata.schema_descr().num_columns())
+        .filter(|_| counting == Counting::Status)
         .find(|&i| metadata.schema_descr().column(i).path().string() == columns::STATUS);
     // Without a column of lanes any column does: rows are counted from data, not from the footer.
     let mask = ProjectionMask::leaves(metadata.schema_descr(), [status.unwrap_or(0)]);
     let footer_rows = metadata.num_rows();
-    let reader = builder.with_projection(mask).build().map_err(|error| error.to_string())?;
+    let reader = builder
+        .with_projection(mask)
+        .build()
+        .map_err(|error| error.to_string())?;
     let (mut rows, mut lanes) = (0, BTreeMap::<String, u64>::new());
     for batch in reader {
         let batch = batch.map_err(|error| error.to_string())?;
@@ -320,7 +366,18 @@ fn recount(
             file.rows
         ));
     }
-    check_lanes(file, stored_lanes, status.is_some().then_some(&lanes), &mut messages);
+    if counting == Counting::Rows && rows != file.lanes.ok {
+        messages.push(format!(
+            "has {rows} rows, its lanes say {} ok",
+            file.lanes.ok
+        ));
+    }
+    check_lanes(
+        file,
+        stored_lanes,
+        status.is_some().then_some(&lanes),
+        &mut messages,
+    );
     Ok((rows, messages))
 }
 
@@ -331,7 +388,10 @@ fn check_lanes(
     messages: &mut Vec<String>,
 ) {
     if !file.lanes.is_balanced() {
-        messages.push(format!("lanes are not balanced: {}", lanes_text(&file.lanes)));
+        messages.push(format!(
+            "lanes are not balanced: {}",
+            lanes_text(&file.lanes)
+        ));
     }
     if stored != Some(file.lanes) {
         messages.push(match stored {
@@ -380,7 +440,10 @@ fn schema_difference(found: &Schema, expected: &Schema) -> String {
         }
     }
     match found.fields().get(expected.fields().len()) {
-        Some(field) => format!("has the column {}, which the table does not have", field.name()),
+        Some(field) => format!(
+            "has the column {}, which the table does not have",
+            field.name()
+        ),
         None => "its schema has other metadata than the table's".to_owned(),
     }
 }
@@ -395,10 +458,9 @@ async fn zombies(output: &Output, newest: &Version) -> Result<Vec<String>, Outpu
     name(newest);
     let mut numbers = output.version_numbers().await?;
     numbers.retain(|number| *number != newest.number);
-    let older = Output::map_concurrently(numbers, VERSIONS_AT_A_TIME, |number| {
-        output.version(number)
-    })
-    .await?;
+    let older =
+        Output::map_concurrently(numbers, VERSIONS_AT_A_TIME, |number| output.version(number))
+            .await?;
     older.iter().flatten().for_each(&mut name);
     let reduces = output.list(&format!("{}/reduces", layout::PRIVATE)).await?;
     let keys = reduces.into_iter().map(|object| object.path).collect();
@@ -410,7 +472,11 @@ async fn zombies(output: &Output, newest: &Version) -> Result<Vec<String>, Outpu
     for reduce in reduces.into_iter().flatten() {
         named.extend(reduce.tables.into_values().map(|file| file.path));
     }
-    let folders: Vec<String> = newest.tables.keys().map(|table| layout::table_folder(table)).collect();
+    let folders: Vec<String> = newest
+        .tables
+        .keys()
+        .map(|table| layout::table_folder(table))
+        .collect();
     let listed = Output::map_concurrently(folders, VERSIONS_AT_A_TIME, |folder| async move {
         output.list(&folder).await
     })

@@ -15,6 +15,7 @@ fn file(name: &str, row_groups: &[(u64, u64)]) -> InputFile {
             identity: format!("{name}|1"),
             etag: None,
         },
+        n_rows: None,
         row_groups: Some(
             row_groups
                 .iter()
@@ -35,8 +36,7 @@ fn rows_of(shards: &[Shard]) -> Vec<(String, u64)> {
         .flat_map(|shard| &shard.slices)
         .flat_map(|slice| {
             let first = slice.first_row;
-            (first..first + slice.n_rows.unwrap_or(0))
-                .map(|row| (slice.file.name.clone(), row))
+            (first..first + slice.n_rows.unwrap_or(0)).map(|row| (slice.file.name.clone(), row))
         })
         .collect();
     rows.sort();
@@ -110,13 +110,18 @@ proptest! {
 fn a_huge_file_is_cut_and_a_huge_row_group_is_not() {
     let cut = shards(vec![file("a", &[(1, 60), (1, 60), (1, 500), (1, 10)])], 100);
     let groups: Vec<_> = cut.iter().map(|shard| shard.slices[0].row_groups).collect();
-    assert_eq!(groups, [Some((0, 1)), Some((1, 2)), Some((2, 3)), Some((3, 4))]);
+    assert_eq!(
+        groups,
+        [Some((0, 1)), Some((1, 2)), Some((2, 3)), Some((3, 4))]
+    );
     assert_eq!(cut[3].slices[0].first_row, 3);
 }
 
 #[test]
 fn many_small_files_share_tasks() {
-    let files: Vec<_> = (0..1000).map(|i| file(&format!("f{i}"), &[(1, 10)])).collect();
+    let files: Vec<_> = (0..1000)
+        .map(|i| file(&format!("f{i}"), &[(1, 10)]))
+        .collect();
     let n_tasks = shards(files, 1_000_000).len();
     assert!(n_tasks <= 64, "{n_tasks}");
 }

@@ -12,7 +12,6 @@ use datafusion::datasource::TableType;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use gleaner_schemas::{TableFile, Version};
 use gleaner_storage::{Output, encode, metadata};
-use parquet::arrow::parquet_to_arrow_schema;
 use tokio::sync::OnceCell;
 
 use crate::sql::corpus::Corpus;
@@ -75,9 +74,7 @@ impl PublicSchema {
     async fn schema_of(&self, file: &TableFile) -> Result<SchemaRef> {
         let path = self.output.path_of(&file.path);
         let metadata = metadata::fetch(self.output.store(), &path, file.bytes).await?;
-        let file = metadata.file_metadata();
-        let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
-        Ok(Arc::new(schema))
+        Ok(Arc::new(encode::table_schema(&metadata)?))
     }
 }
 
@@ -119,7 +116,11 @@ impl SystemSchema {
     async fn phases(&self) -> BTreeMap<String, String> {
         let mut phases = BTreeMap::new();
         for stage in &self.version.stage_order {
-            let file = self.version.tables.get(stage).and_then(|table| table.files.first());
+            let file = self
+                .version
+                .tables
+                .get(stage)
+                .and_then(|table| table.files.first());
             if let Some(file) = file
                 && let Some(phase) = self.phase_of(file).await
             {
@@ -132,9 +133,13 @@ impl SystemSchema {
     /// `None` where the footer cannot be read: the rest of the table is still worth showing.
     async fn phase_of(&self, file: &TableFile) -> Option<String> {
         let path = self.output.path_of(&file.path);
-        let metadata = metadata::fetch(self.output.store(), &path, file.bytes).await.ok()?;
+        let metadata = metadata::fetch(self.output.store(), &path, file.bytes)
+            .await
+            .ok()?;
         let entries = metadata.file_metadata().key_value_metadata()?;
-        let entry = entries.iter().find(|entry| entry.key == encode::PROVENANCE)?;
+        let entry = entries
+            .iter()
+            .find(|entry| entry.key == encode::PROVENANCE)?;
         let provenance: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;
         Some(provenance.get("phase")?.as_str()?.to_owned())
     }

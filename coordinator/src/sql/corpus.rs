@@ -20,8 +20,8 @@ use datafusion::physical_plan::union::UnionExec;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::{FileFormat, SourceFile};
-use gleaner_storage::footer::{self, Footer};
 use gleaner_storage::Stores;
+use gleaner_storage::footer::{self, Footer};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::OnceCell;
@@ -62,7 +62,10 @@ impl Corpus {
     ) -> Result<Self, SqlError> {
         let mut by_authority: BTreeMap<&str, Vec<&SourceFile>> = BTreeMap::new();
         for file in files {
-            by_authority.entry(authority(&file.uri)).or_default().push(file);
+            by_authority
+                .entry(authority(&file.uri))
+                .or_default()
+                .push(file);
         }
         let mut groups = Vec::new();
         for (number, files) in by_authority.into_values().enumerate() {
@@ -70,12 +73,10 @@ impl Corpus {
             let mut placed = Vec::with_capacity(files.len());
             let mut shared: Option<Arc<dyn ObjectStore>> = None;
             for file in files {
-                let (store, path) = stores
-                    .resolve(&file.uri)
-                    .map_err(|error| SqlError::Query {
-                        message: gleaner_schemas::failure::error_chain(&error),
-                        help: None,
-                    })?;
+                let (store, path) = stores.resolve(&file.uri).map_err(|error| SqlError::Query {
+                    message: gleaner_schemas::failure::error_chain(&error),
+                    help: None,
+                })?;
                 if let Some(etag) = &file.etag {
                     etags.insert(path.clone(), etag.clone());
                 }
@@ -189,11 +190,19 @@ impl Corpus {
             }
             if !files.is_empty() {
                 let table = FilesTable::new(&schema, group.url.clone(), files, rows);
-                parts.push(Arc::new(if has_places { table.with_places() } else { table }));
+                parts.push(Arc::new(if has_places {
+                    table.with_places()
+                } else {
+                    table
+                }));
             }
         }
         if !jsonl.is_empty() {
-            parts.push(Arc::new(JsonlTable::new(Arc::clone(&schema), jsonl, has_places)));
+            parts.push(Arc::new(JsonlTable::new(
+                Arc::clone(&schema),
+                jsonl,
+                has_places,
+            )));
         }
         let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
         if has_places {
@@ -262,7 +271,10 @@ impl TableProvider for CorpusTable {
     ) -> Result<Vec<TableProviderFilterPushDown>> {
         match self.parts.first() {
             Some(part) => part.supports_filters_pushdown(filters),
-            None => Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]),
+            None => Ok(vec![
+                TableProviderFilterPushDown::Unsupported;
+                filters.len()
+            ]),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What can be wrong with a query, in words that help.
 
 use datafusion::common::{DataFusionError, SchemaError};
-use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::FailureKind;
+use gleaner_schemas::failure::error_chain;
 use gleaner_storage::OutputError;
 use gleaner_storage::output::store_error_kind;
 
@@ -72,7 +72,10 @@ fn of(error: &DataFusionError) -> SqlError {
         DataFusionError::Collection(errors) if !errors.is_empty() => of(&errors[0]),
         DataFusionError::SchemaError(schema_error, _) => of_schema(schema_error),
         DataFusionError::SQL(parser_error, _) => SqlError::Query {
-            message: format!("the query is not SQL: {}", sentence(&parser_error.to_string())),
+            message: format!(
+                "the query is not SQL: {}",
+                sentence(&parser_error.to_string())
+            ),
             help: None,
         },
         DataFusionError::ObjectStore(error) => of_store(error),
@@ -104,7 +107,10 @@ fn of_schema(error: &SchemaError) -> SqlError {
         valid_fields,
     } = error
     {
-        let mut names: Vec<&str> = valid_fields.iter().map(|field| field.name.as_str()).collect();
+        let mut names: Vec<&str> = valid_fields
+            .iter()
+            .map(|field| field.name.as_str())
+            .collect();
         names.sort_unstable();
         names.dedup();
         let nearest = nearest(&field.name, names.iter().copied());
@@ -168,13 +174,15 @@ fn sentence(message: &str) -> String {
 }
 
 /// The name that is nearest to `wanted`, if one is near.
-pub(crate) fn nearest<'a>(
-    wanted: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = wanted.to_lowercase();
     names
-        .map(|name| (strsim::damerau_levenshtein(&wanted, &name.to_lowercase()), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&wanted, &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(distance, name)| *distance <= 1 + name.len().min(wanted.len()) / 3)
         .min()
         .map(|(_, name)| name)

@@ -52,7 +52,9 @@ enum Kind<W: Write + Send> {
 
 impl<W: Write + Send> std::fmt::Debug for RowWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowWriter").field("n_rows", &self.n_rows).finish_non_exhaustive()
+        f.debug_struct("RowWriter")
+            .field("n_rows", &self.n_rows)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,9 +123,7 @@ impl<W: Write + Send> RowWriter<W> {
         self.n_rows += batch.num_rows() as u64;
         match &mut self.kind {
             Kind::Table(table) => table.write(batch),
-            Kind::Csv(writer) => {
-                for_each_row(batch, None, |row| write_csv_row(writer, &row))
-            }
+            Kind::Csv(writer) => for_each_row(batch, None, |row| write_csv_row(writer, &row)),
             Kind::Json(writer) => writer.write(batch).map_err(arrow_error),
             Kind::Parquet(writer) => Ok(writer.write(batch)?),
         }
@@ -288,7 +288,10 @@ mod tests {
                 "text",
                 Arc::new(StringArray::from(vec![Some("a,\"b\"\nc"), None, Some("")])) as _,
             ),
-            ("score", Arc::new(Float64Array::from(vec![1.5, -20.0, 0.25])) as _),
+            (
+                "score",
+                Arc::new(Float64Array::from(vec![1.5, -20.0, 0.25])) as _,
+            ),
         ])
         .unwrap()
     }

@@ -102,7 +102,12 @@ impl Models {
         })?;
         let sql = format!("SELECT * FROM {}", quote_name(&format!("{stage}_model")));
         let plan = session.plan(&sql).await?;
-        let batches = session.context.execute_logical_plan(plan).await?.collect().await?;
+        let batches = session
+            .context
+            .execute_logical_plan(plan)
+            .await?
+            .collect()
+            .await?;
         Ok(Model {
             spec,
             log_ratios: log_ratios(&batches, spec.buckets)?,
@@ -233,10 +238,7 @@ pub(crate) fn register(context: &SessionContext, models: &Arc<Models>) {
     context.register_udf(ScalarUDF::from(ImportanceWeight {
         models: Shared(Arc::clone(models)),
         signature: Signature::one_of(
-            vec![
-                TypeSignature::String(2),
-                TypeSignature::String(3),
-            ],
+            vec![TypeSignature::String(2), TypeSignature::String(3)],
             Volatility::Immutable,
         ),
     }));
@@ -306,7 +308,14 @@ impl ScalarUDFImpl for ImportanceWeight {
         let model = self.models.0.get(&stage).ok_or_else(|| {
             DataFusionError::Execution(format!("the model of stage {stage} is not loaded"))
         })?;
-        let names = || model.log_ratios.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let names = || {
+            model
+                .log_ratios
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let ratios = match &dataset {
             Some(dataset) => model.log_ratios.get(dataset),
             None if model.log_ratios.len() == 1 => model.log_ratios.values().next(),
@@ -344,7 +353,9 @@ impl ScalarUDFImpl for ImportanceWeight {
 
 fn of_array(array: ArrayRef, is_scalar: bool) -> Result<ColumnarValue> {
     if is_scalar {
-        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+            &array, 0,
+        )?));
     }
     Ok(ColumnarValue::Array(array))
 }
@@ -364,7 +375,10 @@ impl ScalarUDFImpl for NgramTokens {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))))
+        Ok(DataType::List(Arc::new(Field::new_list_field(
+            DataType::Utf8,
+            true,
+        ))))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

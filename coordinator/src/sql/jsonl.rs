@@ -93,7 +93,10 @@ impl TableProvider for JsonlTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let n_parts = state.config().target_partitions().clamp(1, self.lines.files.len().max(1));
+        let n_parts = state
+            .config()
+            .target_partitions()
+            .clamp(1, self.lines.files.len().max(1));
         let per_part = self.lines.files.len().div_ceil(n_parts).max(1);
         let parts = self
             .lines
@@ -124,8 +127,7 @@ impl PartitionStream for Lines {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder =
-            RecordBatchReceiverStream::builder(Arc::clone(&self.schema), BATCHES_MAX);
+        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), BATCHES_MAX);
         let sender = builder.tx();
         let lines = self.clone();
         let handle = Handle::current();
@@ -219,9 +221,9 @@ impl Lines {
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
         if columns.len() < self.schema.fields().len() {
             let n_rows = batch.num_rows();
-            columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
-                name, n_rows,
-            ))));
+            columns.push(Arc::new(StringArray::from_iter_values(
+                std::iter::repeat_n(name, n_rows),
+            )));
             columns.push(Arc::new(Int64Array::from_iter_values(
                 first_row..first_row + n_rows as i64,
             )));

@@ -64,7 +64,9 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("tables", &self.tables).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("tables", &self.tables)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +96,10 @@ impl Session {
             .iter()
             .map(|(name, table)| {
                 let schema = Arc::new(table.schema.clone());
-                (name.clone(), StoredTable::new(Some(schema), table.files.clone()))
+                (
+                    name.clone(),
+                    StoredTable::new(Some(schema), table.files.clone()),
+                )
             })
             .collect();
         let stages = version

@@ -71,7 +71,9 @@ impl Lines {
 fn command(line: &str) -> Input {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();
-    let argument = words.next().map(|word| word.trim_end_matches(';').to_owned());
+    let argument = words
+        .next()
+        .map(|word| word.trim_end_matches(';').to_owned());
     match (name.trim_end_matches(';'), argument) {
         ("\\d" | "\\dt", None) => Input::Tables,
         ("\\d", Some(table)) => Input::Columns(table),
@@ -134,7 +136,9 @@ fn split_statements(text: &str) -> (Vec<String>, String) {
 pub async fn print_query(session: &Session, sql: &str, format: Format) -> Result<(), RunError> {
     let stream = session.query_stream(sql).await?;
     let is_terminal = stdout::is_terminal();
-    write_rows(stream, format, Stdout::new(), is_terminal).await.map(|_| ())
+    write_rows(stream, format, Stdout::new(), is_terminal)
+        .await
+        .map(|_| ())
 }
 
 /// Writes rows as they come. Returns how many.
@@ -167,7 +171,9 @@ pub async fn write_rows<W: Write + Send>(
     .await;
     match written? {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(n_rows),
-        Err(error) => Err(RunError::Internal(format!("cannot write the rows: {error}"))),
+        Err(error) => Err(RunError::Internal(format!(
+            "cannot write the rows: {error}"
+        ))),
         Ok(n_rows) => Ok(n_rows),
     }
 }
@@ -215,8 +221,7 @@ async fn interactive(
     diagnostics: &Diagnostics,
 ) -> Result<(), RunError> {
     let broken = |error: ReadlineError| RunError::Internal(format!("the terminal: {error}"));
-    let mut editor: DefaultEditor =
-        rustyline::Editor::<(), FileHistory>::new().map_err(broken)?;
+    let mut editor: DefaultEditor = rustyline::Editor::<(), FileHistory>::new().map_err(broken)?;
     let history = history_file();
     if let Some(history) = &history {
         // There is none the first time.
@@ -229,7 +234,11 @@ async fn interactive(
     .map_err(|error| RunError::Internal(error.to_string()))?;
     let mut lines = Lines::default();
     loop {
-        let prompt = if lines.is_empty() { "gleaner> " } else { "    ...> " };
+        let prompt = if lines.is_empty() {
+            "gleaner> "
+        } else {
+            "    ...> "
+        };
         let line = match editor.readline(prompt) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {
@@ -289,7 +298,11 @@ async fn answer(session: &Session, input: &Input, format: Format) -> Result<(), 
                 .fields()
                 .iter()
                 .map(|field| {
-                    let nullable = if field.is_nullable() { "" } else { ", not null" };
+                    let nullable = if field.is_nullable() {
+                        ""
+                    } else {
+                        ", not null"
+                    };
                     format!("{}: {}{nullable}", field.name(), field.data_type())
                 })
                 .collect();
@@ -297,7 +310,10 @@ async fn answer(session: &Session, input: &Input, format: Format) -> Result<(), 
         }
         Input::Help => HELP.to_owned(),
         Input::Unknown(line) => {
-            return Err(RunError::usage(format!("there is no command {line}"), "\\? lists them"));
+            return Err(RunError::usage(
+                format!("there is no command {line}"),
+                "\\? lists them",
+            ));
         }
         Input::Quit => return Ok(()),
     };
@@ -319,7 +335,10 @@ mod tests {
         assert!(!lines.is_empty());
         assert_eq!(lines.push(";;"), [Input::Query("select 1".to_owned())]);
         assert!(lines.is_empty());
-        assert_eq!(lines.push("\\d weights;"), [Input::Columns("weights".to_owned())]);
+        assert_eq!(
+            lines.push("\\d weights;"),
+            [Input::Columns("weights".to_owned())]
+        );
         assert_eq!(lines.push("exit;"), [Input::Quit]);
         assert_eq!(lines.push("select 2"), []);
         assert_eq!(lines.finish(), Some(Input::Query("select 2".to_owned())));

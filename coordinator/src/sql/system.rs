@@ -99,10 +99,22 @@ fn stages(version: &Version) -> Columns {
     let positions = (1u32..).take(stages.len());
     let code_versions = all().map(|(_, stage)| stage.code_version);
     let mut columns: Columns = vec![
-        ("position", Arc::new(UInt32Array::from_iter_values(positions)), false),
+        (
+            "position",
+            Arc::new(UInt32Array::from_iter_values(positions)),
+            false,
+        ),
         ("stage", texts(all().map(|(name, _)| *name)), false),
-        ("kind", texts(all().map(|(_, stage)| stage.kind.as_str())), false),
-        ("code_version", Arc::new(UInt32Array::from_iter_values(code_versions)), false),
+        (
+            "kind",
+            texts(all().map(|(_, stage)| stage.kind.as_str())),
+            false,
+        ),
+        (
+            "code_version",
+            Arc::new(UInt32Array::from_iter_values(code_versions)),
+            false,
+        ),
         ("params", texts(params.iter().map(String::as_str)), false),
         ("facts", texts(facts.iter().map(String::as_str)), false),
         (
@@ -123,8 +135,16 @@ fn stages(version: &Version) -> Columns {
             optional_numbers(all().map(|(name, _)| Some(table(name)?.files.len() as u64))),
             true,
         ),
-        ("rows", optional_numbers(all().map(|(name, _)| Some(table(name)?.rows))), true),
-        ("bytes", optional_numbers(all().map(|(name, _)| Some(table(name)?.bytes))), true),
+        (
+            "rows",
+            optional_numbers(all().map(|(name, _)| Some(table(name)?.rows))),
+            true,
+        ),
+        (
+            "bytes",
+            optional_numbers(all().map(|(name, _)| Some(table(name)?.bytes))),
+            true,
+        ),
         (
             "since_version",
             optional_numbers(all().map(|(name, _)| Some(table(name)?.since_version))),
@@ -161,11 +181,27 @@ fn files(version: &Version) -> Columns {
     let lanes: Vec<Lanes> = all().map(|(_, _, file)| file.lanes).collect();
     let mut columns: Columns = vec![
         ("stage", texts(all().map(|(stage, _, _)| *stage)), false),
-        ("table_name", texts(all().map(|(_, table, _)| *table)), false),
-        ("path", texts(all().map(|(_, _, file)| file.path.as_str())), false),
+        (
+            "table_name",
+            texts(all().map(|(_, table, _)| *table)),
+            false,
+        ),
+        (
+            "path",
+            texts(all().map(|(_, _, file)| file.path.as_str())),
+            false,
+        ),
         ("rows", numbers(all().map(|(_, _, file)| file.rows)), false),
-        ("bytes", numbers(all().map(|(_, _, file)| file.bytes)), false),
-        ("checksum", texts(all().map(|(_, _, file)| file.checksum.as_str())), false),
+        (
+            "bytes",
+            numbers(all().map(|(_, _, file)| file.bytes)),
+            false,
+        ),
+        (
+            "checksum",
+            texts(all().map(|(_, _, file)| file.checksum.as_str())),
+            false,
+        ),
         (
             "task",
             optional_texts(all().map(|(_, _, file)| Some(file.task.as_ref()?.as_str()))),
@@ -214,7 +250,10 @@ impl TaskRow<'_> {
 fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
     let mut rows = Vec::new();
     for (name, stage) in ordered_stages(version) {
-        let files = version.tables.get(name).map_or(&[][..], |table| &table.files);
+        let files = version
+            .tables
+            .get(name)
+            .map_or(&[][..], |table| &table.files);
         for file in files {
             if let Some(task) = &file.task {
                 rows.push(TaskRow {
@@ -236,15 +275,33 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
     }
     let all = || rows.iter();
     let lanes: Vec<Lanes> = all().map(TaskRow::lanes).collect();
-    let status = |row: &TaskRow<'_>| if row.file.is_some() { "ok" } else { "quarantined" };
+    let status = |row: &TaskRow<'_>| {
+        if row.file.is_some() {
+            "ok"
+        } else {
+            "quarantined"
+        }
+    };
     let mut columns: Columns = vec![
         ("stage", texts(all().map(|row| row.stage)), false),
         ("phase", optional_texts(all().map(|row| row.phase)), true),
         ("task", texts(all().map(|row| row.task)), false),
         ("status", texts(all().map(status)), false),
-        ("path", optional_texts(all().map(|row| Some(row.file?.path.as_str()))), true),
-        ("rows", optional_numbers(all().map(|row| Some(row.file?.rows))), true),
-        ("bytes", optional_numbers(all().map(|row| Some(row.file?.bytes))), true),
+        (
+            "path",
+            optional_texts(all().map(|row| Some(row.file?.path.as_str()))),
+            true,
+        ),
+        (
+            "rows",
+            optional_numbers(all().map(|row| Some(row.file?.rows))),
+            true,
+        ),
+        (
+            "bytes",
+            optional_numbers(all().map(|row| Some(row.file?.bytes))),
+            true,
+        ),
     ];
     columns.extend(lane_columns(&lanes));
     let attempts = all().map(|row| Some(row.quarantined?.attempts));
@@ -260,7 +317,11 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
             optional_texts(all().map(|row| Some(row.quarantined?.failure.kind.to_string()))),
             true,
         ),
-        ("attempts", Arc::new(UInt32Array::from_iter(attempts)) as ArrayRef, true),
+        (
+            "attempts",
+            Arc::new(UInt32Array::from_iter(attempts)) as ArrayRef,
+            true,
+        ),
     ]);
     columns
 }

@@ -111,7 +111,9 @@ impl FilesTable {
             .filter(|file| {
                 file.inputs.is_empty()
                     || wanted.iter().all(|wanted| {
-                        file.inputs.iter().any(|input| wanted.contains(input.as_str()))
+                        file.inputs
+                            .iter()
+                            .any(|input| wanted.contains(input.as_str()))
                     })
             })
             .collect()
@@ -140,7 +142,8 @@ pub(crate) fn without_metadata(schema: &Schema) -> SchemaRef {
 
 /// The values of `input_file` that an `input_file = '...'` or an `input_file IN (...)` asks for.
 fn wanted_inputs(filter: &Expr) -> Option<BTreeSet<&str>> {
-    let is_input_file = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == columns::INPUT_FILE);
+    let is_input_file =
+        |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == columns::INPUT_FILE);
     match filter {
         Expr::BinaryExpr(BinaryExpr {
             left,
@@ -303,7 +306,10 @@ mod tests {
         assert_eq!(n_matching(col("input_file").eq(lit("b.parquet"))), 1);
         assert_eq!(n_matching(lit("b.parquet").eq(col("input_file"))), 1);
         let list = vec![lit("a.parquet"), lit("c.parquet"), lit("z.parquet")];
-        assert_eq!(n_matching(col("input_file").in_list(list.clone(), false)), 2);
+        assert_eq!(
+            n_matching(col("input_file").in_list(list.clone(), false)),
+            2
+        );
         assert_eq!(n_matching(col("input_file").in_list(list, true)), 3);
         assert_eq!(n_matching(col("doc_id").eq(lit("b.parquet"))), 3);
     }

@@ -22,7 +22,10 @@ impl Summary {
         let mut text = String::new();
         let elapsed = duration(Duration::from_secs_f64(self.seconds));
         let head = if self.is_new {
-            format!("{}: version {} published in {elapsed}", self.job, self.version)
+            format!(
+                "{}: version {} published in {elapsed}",
+                self.job, self.version
+            )
         } else {
             format!(
                 "{}: nothing to do, version {} is up to date ({elapsed})",
@@ -94,7 +97,10 @@ fn lanes(stage: &StageSummary, paint: Paint) -> String {
         parts.push(paint.yellow(&format!("{} rejected", lanes.rejected)));
     }
     if lanes.failed > 0 || stage.n_quarantined > 0 {
-        let failed = format!("{} failed in {} quarantined tasks", lanes.failed, stage.n_quarantined);
+        let failed = format!(
+            "{} failed in {} quarantined tasks",
+            lanes.failed, stage.n_quarantined
+        );
         parts.push(paint.red(&failed));
     }
     let mut text = format!("{} rows in = {}", lanes.rows_in, parts.join(" + "));
@@ -119,12 +125,14 @@ fn work(stage: &StageSummary) -> String {
         let per_second = |n: u64| (n as f64 / work.seconds) as u64;
         let _ = write!(
             text,
-            " · {} read in {} · {}/s, {} rows/s",
+            " · {} read in {} · {}/s",
             bytes(work.bytes),
             duration(Duration::from_secs_f64(work.seconds)),
             bytes(per_second(work.bytes)),
-            count(per_second(work.rows))
         );
+        if work.rows > 0 {
+            let _ = write!(text, ", {} rows/s", count(per_second(work.rows)));
+        }
     }
     text
 }
@@ -134,10 +142,14 @@ fn render_weights(text: &mut String, weights: &WeightsSummary, paint: Paint, wid
         || "unknown".to_owned(),
         |ess| format!("{ess:.1} of {} eligible", weights.n_eligible),
     );
-    let mean = weights
-        .mean_per_token
-        .map_or_else(String::new, |mean| format!(" · mean {mean:.3} nats per token"));
-    let _ = writeln!(text, "  {}: effective sample size {ess}{mean}", weights.column);
+    let mean = weights.mean_per_token.map_or_else(String::new, |mean| {
+        format!(" · mean {mean:.3} nats per token")
+    });
+    let _ = writeln!(
+        text,
+        "  {}: effective sample size {ess}{mean}",
+        weights.column
+    );
     for (title, documents) in [("highest", &weights.highest), ("lowest", &weights.lowest)] {
         let _ = writeln!(text, "  {}", paint.dim(title));
         for document in documents {
@@ -175,10 +187,14 @@ fn render_selection(text: &mut String, selection: &SelectionSummary, paint: Pain
     if let Some(reduction) = selection.kl_reduction {
         let mut targets = String::new();
         if selection.kl_reduction_by_target.len() > 1 {
-            let each = selection.kl_reduction_by_target.iter().map(|(target, reduction)| {
-                let value = reduction.map_or_else(|| "unknown".to_owned(), |it| format!("{it:.3}"));
-                format!("{target} {value}")
-            });
+            let each = selection
+                .kl_reduction_by_target
+                .iter()
+                .map(|(target, reduction)| {
+                    let value =
+                        reduction.map_or_else(|| "unknown".to_owned(), |it| format!("{it:.3}"));
+                    format!("{target} {value}")
+                });
             targets = format!(" ({})", each.collect::<Vec<_>>().join(", "));
         }
         let _ = writeln!(
@@ -198,7 +214,11 @@ fn render_sources(text: &mut String, selection: &SelectionSummary, paint: Paint)
     }
     let name = |source: &Option<String>| source.clone().unwrap_or_else(|| "(none)".to_owned());
     let shown = &sources[..sources.len().min(SOURCES_SHOWN)];
-    let width = shown.iter().map(|it| display_width(&name(&it.source))).max().unwrap_or(0);
+    let width = shown
+        .iter()
+        .map(|it| display_width(&name(&it.source)))
+        .max()
+        .unwrap_or(0);
     let width = width.clamp(6, 32);
     let header = format!("  {}  in corpus    chosen", pad_right("source", width));
     let _ = writeln!(text, "{}", paint.dim(&header));

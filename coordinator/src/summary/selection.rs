@@ -53,13 +53,21 @@ pub(crate) async fn gather(
     name: &str,
     completed: &CompletedStage,
 ) -> Result<SelectionSummary, RunError> {
-    let by = completed.params.get("by").and_then(Value::as_str).unwrap_or_default();
+    let by = completed
+        .params
+        .get("by")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let scores = by.split_once('.').map_or(by, |(stage, _)| stage);
     let has = |table: &str, column: &str| {
         let table = version.tables.get(table);
         table.is_some_and(|table| table.schema.field_with_name(column).is_ok())
     };
-    let eligible = if has(scores, "eligible") { "WHERE eligible" } else { "" };
+    let eligible = if has(scores, "eligible") {
+        "WHERE eligible"
+    } else {
+        ""
+    };
     let mut by_source: BTreeMap<Option<String>, (u64, u64)> = BTreeMap::new();
     let (mut n_eligible, mut n_chosen) = (0, 0);
     let with_source = has(scores, "source") && has(name, "source");
@@ -69,7 +77,10 @@ pub(crate) async fn gather(
         } else {
             ("count(*) AS n", "")
         };
-        let sql = format!("SELECT {select} FROM {} {filter} {group}", quote_name(table));
+        let sql = format!(
+            "SELECT {select} FROM {} {filter} {group}",
+            quote_name(table)
+        );
         for row in objects(&session.query(&sql).await?)? {
             let n = row.get("n").and_then(Value::as_u64).unwrap_or(0);
             let source = row.get("source").and_then(Value::as_str).map(str::to_owned);
@@ -87,7 +98,10 @@ pub(crate) async fn gather(
     if has(name, "n_tokens") {
         let sql = format!("SELECT sum(n_tokens) AS n FROM {}", quote_name(name));
         let rows = objects(&session.query(&sql).await?)?;
-        n_tokens = rows.first().and_then(|row| row.get("n")).and_then(Value::as_u64);
+        n_tokens = rows
+            .first()
+            .and_then(|row| row.get("n"))
+            .and_then(Value::as_u64);
     }
     let measured = completed.facts.get("measure").and_then(Value::as_object);
     Ok(SelectionSummary {
@@ -95,14 +109,18 @@ pub(crate) async fn gather(
         n_chosen,
         n_eligible,
         n_tokens,
-        kl_reduction: measured.and_then(|it| it.get("kl_reduction")).and_then(Value::as_f64),
+        kl_reduction: measured
+            .and_then(|it| it.get("kl_reduction"))
+            .and_then(Value::as_f64),
         kl_reduction_by_target: measured.map(by_target).unwrap_or_default(),
         by_source: shares(by_source, n_eligible, n_chosen),
     })
 }
 
 fn by_target(measured: &Map<String, Value>) -> BTreeMap<String, Option<f64>> {
-    let targets = measured.get("kl_reduction_by_target").and_then(Value::as_object);
+    let targets = measured
+        .get("kl_reduction_by_target")
+        .and_then(Value::as_object);
     targets
         .into_iter()
         .flatten()

@@ -65,15 +65,22 @@ pub(crate) async fn gather(
     name: &str,
     completed: &CompletedStage,
 ) -> Result<Vec<WeightsSummary>, RunError> {
-    let fields = completed.schema.fields().iter().map(|field| field.name().as_str());
+    let fields = completed
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str());
     let columns: Vec<&str> = fields
         .filter(|field| field.starts_with("log_weight") && !field.contains("_per_token"))
         .collect();
     let mut summaries = Vec::new();
     for column in columns {
         let mut summary = of_column(session, name, column).await?;
-        let mut documents: Vec<&mut DocumentSummary> =
-            summary.highest.iter_mut().chain(&mut summary.lowest).collect();
+        let mut documents: Vec<&mut DocumentSummary> = summary
+            .highest
+            .iter_mut()
+            .chain(&mut summary.lowest)
+            .collect();
         add_excerpts(report, &mut documents).await;
         summaries.push(summary);
     }
@@ -94,7 +101,11 @@ async fn of_column(
          WHERE eligible"
     );
     let rows = objects(&session.query(&sql).await?)?;
-    let number = |key: &str| rows.first().and_then(|row| row.get(key)).and_then(Value::as_f64);
+    let number = |key: &str| {
+        rows.first()
+            .and_then(|row| row.get(key))
+            .and_then(Value::as_f64)
+    };
     let square = number("w2").filter(|square| *square > 0.0);
     let ends = |order: &str| {
         format!(
@@ -114,7 +125,9 @@ async fn of_column(
             .and_then(Value::as_u64)
             .unwrap_or(0),
         mean_per_token: number("mean"),
-        effective_sample_size: number("w").zip(square).map(|(sum, square)| sum * sum / square),
+        effective_sample_size: number("w")
+            .zip(square)
+            .map(|(sum, square)| sum * sum / square),
         highest: documents("DESC").await?,
         lowest: documents("ASC").await?,
     })
@@ -172,7 +185,11 @@ fn read_excerpts(
     files: &[(SourceFile, Vec<u64>)],
     text_column: &str,
 ) -> BTreeMap<(String, u64), String> {
-    let schema = Arc::new(Schema::new(vec![Field::new(text_column, DataType::Utf8, true)]));
+    let schema = Arc::new(Schema::new(vec![Field::new(
+        text_column,
+        DataType::Utf8,
+        true,
+    )]));
     let mut excerpts = BTreeMap::new();
     for (file, rows) in files {
         let mut places = rows.iter();

@@ -257,7 +257,9 @@ impl Stages {
     /// The stage of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&StageSpec> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, spec)| spec)
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, spec)| spec)
     }
 
     /// Names of the stages that stand before `name`.

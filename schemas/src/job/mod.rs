@@ -89,7 +89,11 @@ impl Job {
             overridden,
         };
         let errors = job.check();
-        if errors.is_empty() { Ok(job) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(job)
+        } else {
+            Err(errors)
+        }
     }
 
     fn check(&self) -> Vec<JobError> {
@@ -119,15 +123,17 @@ impl Job {
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
                 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if !is_name || RESERVED_STAGES.contains(&name) || name.ends_with("_model") {
-                errors.push(self.error_at_key(
-                    &format!("stages.{name}"),
-                    format!("{name:?} cannot be the name of a stage"),
-                    Some(
-                        "use lower-case letters, digits and `_`, starting with a letter; \
+                errors.push(
+                    self.error_at_key(
+                        &format!("stages.{name}"),
+                        format!("{name:?} cannot be the name of a stage"),
+                        Some(
+                            "use lower-case letters, digits and `_`, starting with a letter; \
                          `corpus`, `gleaner` and names that end in `_model` are tables already"
-                            .to_owned(),
+                                .to_owned(),
+                        ),
                     ),
-                ));
+                );
             }
         }
         errors
@@ -185,13 +191,7 @@ struct Places<'a> {
 }
 
 impl Places<'_> {
-    fn error(
-        &self,
-        path: &str,
-        at_key: bool,
-        message: String,
-        help: Option<String>,
-    ) -> JobError {
+    fn error(&self, path: &str, at_key: bool, message: String, help: Option<String>) -> JobError {
         let by_command_line = self
             .overridden
             .iter()
@@ -249,9 +249,9 @@ impl Places<'_> {
     fn explain(&self, path: &str, message: &str) -> JobError {
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if message.starts_with("unknown field") {
-            let (unknown, known) = quoted.split_first().map_or(("", &[][..]), |(first, rest)| {
-                (*first, rest)
-            });
+            let (unknown, known) = quoted
+                .split_first()
+                .map_or(("", &[][..]), |(first, rest)| (*first, rest));
             let parent = path
                 .strip_suffix(unknown)
                 .map_or(path, |parent| parent.trim_end_matches('.'));
@@ -267,9 +267,9 @@ impl Places<'_> {
             return self.error(path, true, format!("the key `{missing}` is missing"), None);
         }
         if message.starts_with("unknown variant") {
-            let (unknown, known) = quoted.split_first().map_or(("", &[][..]), |(first, rest)| {
-                (*first, rest)
-            });
+            let (unknown, known) = quoted
+                .split_first()
+                .map_or(("", &[][..]), |(first, rest)| (*first, rest));
             return self.error(
                 path,
                 false,

@@ -126,7 +126,10 @@ fn missing_keys_and_empty_lists_are_errors() {
               stages: {a: {kin: b}}
                        ^"#]],
     );
-    check("name: x\n", &expect!["job.yaml: the key `output` is missing"]);
+    check(
+        "name: x\n",
+        &expect!["job.yaml: the key `output` is missing"],
+    );
     check("", &expect!["job.yaml:1:1: the job file is empty\n  \n  ^"]);
 }
 
@@ -134,7 +137,10 @@ fn missing_keys_and_empty_lists_are_errors() {
 fn what_is_not_yaml_names_line_and_column() {
     let rendered = |text: &str| parse(text).unwrap_err()[0].clone();
     let unclosed = rendered("name: \"x\noutput: y\n");
-    assert!(unclosed.message.starts_with("this is not YAML"), "{unclosed}");
+    assert!(
+        unclosed.message.starts_with("this is not YAML"),
+        "{unclosed}"
+    );
     assert!(unclosed.span.is_some());
     let twice = rendered("name: x\nname: y\n");
     assert_eq!(twice.message, "the key `name` stands here twice");
@@ -164,10 +170,16 @@ fn stage_parameters_are_read_with_places() {
     let params: Params = job.stage_params("weights").unwrap();
     assert_eq!(params.target, "t");
     let text = MINIMAL.replace("target: t", "target: t, ngrams: 2.5");
-    let error = parse(&text).unwrap().stage_params::<Params>("weights").unwrap_err();
+    let error = parse(&text)
+        .unwrap()
+        .stage_params::<Params>("weights")
+        .unwrap_err();
     assert_eq!(error.span.unwrap().line, 5);
     let text = MINIMAL.replace("target: t", "targte: t");
-    let error = parse(&text).unwrap().stage_params::<Params>("weights").unwrap_err();
+    let error = parse(&text)
+        .unwrap()
+        .stage_params::<Params>("weights")
+        .unwrap_err();
     assert_eq!(error.help.as_deref(), Some("did you mean `target`?"));
     assert_eq!(error.span.unwrap().column, 39);
     let error = job.error_at("stages.weights.nothing.here", "m", None);

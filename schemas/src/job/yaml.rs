@@ -88,7 +88,10 @@ impl<'a> Reader<'a> {
                     .with_span(span)
                     .with_help("indent with spaces; quote texts that hold `: `, `#` or quotes"))
             }
-            None => Ok((Event::StreamEnd, Marks::empty(saphyr_parser::Marker::new(0, 1, 0)))),
+            None => Ok((
+                Event::StreamEnd,
+                Marks::empty(saphyr_parser::Marker::new(0, 1, 0)),
+            )),
         }
     }
 

@@ -238,7 +238,8 @@ impl RangeReader {
             let found = store.get_opts(path, options).await?;
             found.bytes().await
         });
-        let bytes = fetched.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))?;
+        let bytes =
+            fetched.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))?;
         let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
         if blocks.len() >= BLOCKS_KEPT {
             blocks.remove(0);

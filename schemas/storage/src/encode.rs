@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use gleaner_schemas::{Failure, FailureKind, Lanes};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::{ArrowWriter, parquet_to_arrow_schema};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
@@ -20,6 +21,11 @@ use crate::metadata;
 pub const LANES: &str = "gleaner.lanes";
 /// Key-value metadata: what made the object, as JSON.
 pub const PROVENANCE: &str = "gleaner.provenance";
+
+/// Schema metadata: version of the layout of tables.
+pub const FORMAT: &str = "gleaner.format";
+/// The version that this build writes.
+const FORMAT_VERSION: &str = "1";
 
 /// Rows per row group; small enough that readers can work in parallel, large enough that column
 /// chunks compress well.
@@ -39,7 +45,9 @@ pub struct TableEncoder {
 
 impl std::fmt::Debug for TableEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TableEncoder").field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("TableEncoder")
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,7 +67,12 @@ impl TableEncoder {
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
             .build();
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(write_failure)?;
+        let mut schema = schema.as_ref().clone();
+        schema
+            .metadata
+            .insert(FORMAT.to_owned(), FORMAT_VERSION.to_owned());
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::new(schema), Some(properties))
+            .map_err(write_failure)?;
         Ok(Self {
             writer,
             rows: 0,
@@ -101,7 +114,11 @@ impl TableEncoder {
     /// # Errors
     ///
     /// If encoding the last rows fails.
-    pub fn finish(mut self, lanes: &Lanes, provenance: &serde_json::Value) -> Result<Bytes, Failure> {
+    pub fn finish(
+        mut self,
+        lanes: &Lanes,
+        provenance: &serde_json::Value,
+    ) -> Result<Bytes, Failure> {
         for (key, value) in [
             (LANES, serde_json::json!(lanes).to_string()),
             (PROVENANCE, provenance.to_string()),
@@ -113,11 +130,26 @@ impl TableEncoder {
     }
 }
 
-fn write_failure(error: parquet::errors::ParquetError) -> Failure {
+fn write_failure(error: ParquetError) -> Failure {
     Failure::new(
         FailureKind::Permanent,
         format!("cannot encode rows as Parquet: {error}"),
     )
+}
+
+/// The Arrow schema of one of our objects: the same for all objects of a table.
+///
+/// # Errors
+///
+/// If its footer does not hold one.
+pub fn table_schema(metadata: &ParquetMetaData) -> Result<Schema, ParquetError> {
+    let file = metadata.file_metadata();
+    let mut schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+    // These come from the file's own metadata and differ from object to object.
+    for key in [LANES, PROVENANCE] {
+        schema.metadata.remove(key);
+    }
+    Ok(schema)
 }
 
 /// What the footer of one of our objects tells.
@@ -141,7 +173,7 @@ pub async fn read_facts(
 ) -> Result<ObjectFacts, io::Error> {
     let metadata = metadata::fetch(store, path, bytes).await.map_err(|error| {
         let kind = match &error {
-            parquet::errors::ParquetError::External(_) => io::ErrorKind::Other,
+            ParquetError::External(_) => io::ErrorKind::Other,
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

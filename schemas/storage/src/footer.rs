@@ -126,7 +126,9 @@ async fn jsonl_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Read
             use object_store::ObjectStore as _;
             store.get_opts(&path, options).await?.bytes().await
         };
-        fetched.await.map_err(|error| ReadError::store(&file.name, error))?
+        fetched
+            .await
+            .map_err(|error| ReadError::store(&file.name, error))?
     };
     let is_whole = head.len() as u64 == file.bytes;
     Ok(Footer {
@@ -148,7 +150,9 @@ pub(crate) fn infer_schema(
         format: "jsonl",
         message,
     };
-    let mut lines = BufReader::new(decompress(format, Cursor::new(head)).map_err(|error| contents(error.to_string()))?);
+    let mut lines = BufReader::new(
+        decompress(format, Cursor::new(head)).map_err(|error| contents(error.to_string()))?,
+    );
     let mut values = Vec::new();
     let mut line = Vec::new();
     while values.len() < LINES_INFERRED {
@@ -202,7 +206,12 @@ impl Footer {
             let Some(column) = column else { continue };
             let message = match self.schema.field_with_name(column) {
                 Err(_) => {
-                    let known: Vec<_> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+                    let known: Vec<_> = self
+                        .schema
+                        .fields()
+                        .iter()
+                        .map(|f| f.name().as_str())
+                        .collect();
                     format!(
                         "the {role} column \"{column}\" is missing; the file has {}",
                         known.join(", ")
@@ -272,7 +281,10 @@ pub fn unify_schemas<'a>(
         }
     }
     Ok(Schema::new(
-        fields.into_iter().map(|(field, _)| field).collect::<Vec<_>>(),
+        fields
+            .into_iter()
+            .map(|(field, _)| field)
+            .collect::<Vec<_>>(),
     ))
 }
 

@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, StringBuilder, StringViewBuilder, UInt64Array};
+use arrow::array::{
+    ArrayRef, RecordBatch, StringArray, StringBuilder, StringViewBuilder, UInt64Array,
+};
 use arrow::datatypes::SchemaRef;
 use arrow::json::ReaderBuilder;
 use gleaner_schemas::{DocumentColumns, Failure, FailureKind, Place, Slice, SourceFile};
@@ -42,8 +44,8 @@ impl Lines {
         line_bytes_max: u64,
     ) -> Result<Self, ReadError> {
         let file = RangeReader::open(io, source)?;
-        let reader = decompress(source.format, file.read_from(0))
-            .map_err(|error| ReadError::Contents {
+        let reader =
+            decompress(source.format, file.read_from(0)).map_err(|error| ReadError::Contents {
                 name: source.name.clone(),
                 format: "jsonl",
                 message: error.to_string(),
@@ -106,11 +108,13 @@ impl Lines {
     }
 
     fn failed(&self, error: &std::io::Error) -> ReadError {
-        self.file.take_error().unwrap_or_else(|| ReadError::Contents {
-            name: self.source.name.clone(),
-            format: "jsonl",
-            message: format!("{error}; is it cut short?"),
-        })
+        self.file
+            .take_error()
+            .unwrap_or_else(|| ReadError::Contents {
+                name: self.source.name.clone(),
+                format: "jsonl",
+                message: format!("{error}; is it cut short?"),
+            })
     }
 }
 
@@ -218,11 +222,12 @@ impl JsonlDocuments {
                 .iter()
                 .flat_map(|(_, line)| line.iter().copied().chain([b'\n']))
                 .collect();
-            let keep = evaluate(predicate.as_ref(), schema, &text, candidates.len())
-                .map_err(|message| {
+            let keep = evaluate(predicate.as_ref(), schema, &text, candidates.len()).map_err(
+                |message| {
                     Failure::new(FailureKind::Permanent, format!("`where`: {message}"))
                         .at(Place::file(&self.file_name))
-                })?;
+                },
+            )?;
             for ((idx, _), keep) in candidates.iter().zip(keep) {
                 if !keep {
                     documents[*idx] = None;
@@ -277,7 +282,10 @@ impl JsonlDocuments {
             None | Some(Value::Null) => (None, None),
             Some(_) => (
                 None,
-                Some(format!("the value of \"{}\" is not a text", self.columns.text)),
+                Some(format!(
+                    "the value of \"{}\" is not a text",
+                    self.columns.text
+                )),
             ),
         };
         Parsed {
@@ -368,6 +376,8 @@ pub(crate) fn decode(
     }
     match decoder.flush().map_err(|error| error.to_string())? {
         Some(batch) if batch.num_rows() == n_lines => Ok(batch),
-        _ => Err(format!("{n_lines} lines do not fit the columns of the file's first lines")),
+        _ => Err(format!(
+            "{n_lines} lines do not fit the columns of the file's first lines"
+        )),
     }
 }

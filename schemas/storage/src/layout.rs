@@ -74,7 +74,10 @@ pub fn plan(stage: &str, phase: &str, plan: &PlanId) -> String {
 /// Key of a chunk of a plan's tasks.
 #[must_use]
 pub fn plan_chunk(stage: &str, phase: &str, plan: &PlanId, chunk_idx: u64) -> String {
-    format!("{}/tasks-{chunk_idx:05}.json", plan_folder(stage, phase, plan))
+    format!(
+        "{}/tasks-{chunk_idx:05}.json",
+        plan_folder(stage, phase, plan)
+    )
 }
 
 /// Key of the manifest of a complete map phase.
@@ -86,12 +89,7 @@ pub fn phase_manifest(stage: &str, phase: &str, plan: &PlanId) -> String {
 /// Key of the manifest of a map phase some of whose tasks were quarantined. Its name depends on
 /// its content: another run tries these tasks again and may do better.
 #[must_use]
-pub fn partial_manifest(
-    stage: &str,
-    phase: &str,
-    plan: &PlanId,
-    content: &Fingerprint,
-) -> String {
+pub fn partial_manifest(stage: &str, phase: &str, plan: &PlanId, content: &Fingerprint) -> String {
     format!("{PRIVATE}/manifests/{stage}/{phase}/{plan}-partial-{content}.json")
 }
 
@@ -162,7 +160,11 @@ mod tests {
         let id = AttemptId::new(5, &ContentHash::of(b"bytes"));
         for n_tasks in [1, 5000] {
             let key = attempt("weights", &task, &id, n_tasks);
-            assert_eq!(parse_attempt(&key), Some((task.clone(), id.clone())), "{key}");
+            assert_eq!(
+                parse_attempt(&key),
+                Some((task.clone(), id.clone())),
+                "{key}"
+            );
         }
         assert_eq!(parse_attempt("weights/notes.txt"), None);
         assert_eq!(parse_attempt("weights/a-b.parquet"), None);

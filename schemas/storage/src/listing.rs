@@ -47,7 +47,9 @@ pub async fn list_sources(
                 folder: if is_uri(pattern) {
                     pattern_parts.0.to_owned()
                 } else {
-                    absolute_path(pattern_parts.0, base_dir).display().to_string()
+                    absolute_path(pattern_parts.0, base_dir)
+                        .display()
+                        .to_string()
                 },
             });
         }
@@ -224,9 +226,8 @@ impl<'a> Pattern<'a> {
     }
 
     fn source(&self, name: String, meta: ObjectMeta) -> Result<SourceFile, ReadError> {
-        let format = FileFormat::of_name(&name).ok_or_else(|| ReadError::Format {
-            name: name.clone(),
-        })?;
+        let format =
+            FileFormat::of_name(&name).ok_or_else(|| ReadError::Format { name: name.clone() })?;
         let uri = match &self.authority {
             Some(authority) => object_uri(authority, &meta.location),
             None => {
@@ -278,17 +279,29 @@ mod tests {
     #[tokio::test]
     async fn globs_folders_and_files() {
         let dir = folder(&[
-            "a/1.parquet", "a/2.jsonl.gz", "a/b/3.parquet", "a/_gleaner/4.parquet", "a/notes.txt",
+            "a/1.parquet",
+            "a/2.jsonl.gz",
+            "a/b/3.parquet",
+            "a/_gleaner/4.parquet",
+            "a/notes.txt",
             "a/ü #1%.parquet",
         ]);
         let base = dir.path();
         let list = |pattern: &'static str| async move { names(&[pattern], base).await.unwrap() };
-        assert_eq!(list("a/*.parquet").await, ["a/1.parquet", "a/ü #1%.parquet"]);
+        assert_eq!(
+            list("a/*.parquet").await,
+            ["a/1.parquet", "a/ü #1%.parquet"]
+        );
         assert_eq!(list("a/**/*.parquet").await.len(), 3);
         assert_eq!(list("./a/{1,9}.parquet").await, ["./a/1.parquet"]);
         assert_eq!(
             list("a").await,
-            ["a/1.parquet", "a/2.jsonl.gz", "a/b/3.parquet", "a/ü #1%.parquet"]
+            [
+                "a/1.parquet",
+                "a/2.jsonl.gz",
+                "a/b/3.parquet",
+                "a/ü #1%.parquet"
+            ]
         );
         assert_eq!(list("a/1.parquet").await, ["a/1.parquet"]);
         assert_eq!(list("a/_gleaner/*.parquet").await, ["a/_gleaner/4.parquet"]);
@@ -297,7 +310,9 @@ mod tests {
     #[tokio::test]
     async fn a_file_is_named_once_and_can_be_opened() {
         let dir = folder(&["a/1.parquet", "a/ü #1%.parquet"]);
-        let all = names(&["a/1.parquet", "a/*.parquet"], dir.path()).await.unwrap();
+        let all = names(&["a/1.parquet", "a/*.parquet"], dir.path())
+            .await
+            .unwrap();
         assert_eq!(all, ["a/1.parquet", "a/ü #1%.parquet"]);
         let patterns = ["a/*.parquet".to_owned()];
         let stores = Stores::from_env();
@@ -310,10 +325,19 @@ mod tests {
     #[tokio::test]
     async fn nothing_found_tells_where_it_looked() {
         let dir = folder(&["a/1.txt"]);
-        let error = names(&["b/*.parquet"], dir.path()).await.unwrap_err().to_string();
-        assert!(error.starts_with("no file matches b/*.parquet (looked in /"), "{error}");
+        let error = names(&["b/*.parquet"], dir.path())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("no file matches b/*.parquet (looked in /"),
+            "{error}"
+        );
         assert!(names(&["a"], dir.path()).await.is_err());
-        let error = names(&["a/1.txt"], dir.path()).await.unwrap_err().to_string();
+        let error = names(&["a/1.txt"], dir.path())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(".jsonl.zst"), "{error}");
     }
 
@@ -321,13 +345,21 @@ mod tests {
     async fn stores_other_than_local() {
         let store = Arc::new(object_store::memory::InMemory::new());
         for key in ["x/a b.parquet", "x/y/c.parquet"] {
-            store.put(&Path::parse(key).unwrap(), "1".into()).await.unwrap();
+            store
+                .put(&Path::parse(key).unwrap(), "1".into())
+                .await
+                .unwrap();
         }
         let stores = Stores::from_env().with("memory://m", store);
         let patterns = ["memory://m/x/**/*.parquet".to_owned()];
-        let files = list_sources(&stores, &patterns, FilePath::new("/")).await.unwrap();
+        let files = list_sources(&stores, &patterns, FilePath::new("/"))
+            .await
+            .unwrap();
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(names, ["memory://m/x/a b.parquet", "memory://m/x/y/c.parquet"]);
+        assert_eq!(
+            names,
+            ["memory://m/x/a b.parquet", "memory://m/x/y/c.parquet"]
+        );
         assert_eq!(files[0].uri, "memory://m/x/a%20b.parquet");
     }
 }

@@ -69,27 +69,31 @@ impl CorpusLookup {
         each: Each<'_>,
     ) -> Result<(), Failure> {
         let place = || Place::file(&source.name);
-        let file = RangeReader::open(&self.io, source).map_err(|error| error.into_failure(place()))?;
-        let broken = |message: String| contents(&file, &source.name, &message).into_failure(place());
+        let file =
+            RangeReader::open(&self.io, source).map_err(|error| error.into_failure(place()))?;
+        let broken =
+            |message: String| contents(&file, &source.name, &message).into_failure(place());
         // The offset index lets pages without a wanted row be skipped.
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata =
             ArrowReaderMetadata::load(&file, options).map_err(|error| broken(error.to_string()))?;
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         for (row_group, (selection, n_selected)) in selections(&metadata, rows) {
             let facts = metadata.metadata().row_group(row_group);
             let bytes = u64::try_from(facts.total_byte_size()).unwrap_or(0);
             let n_rows = u64::try_from(facts.num_rows()).unwrap_or(0);
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-                file.clone(),
-                metadata.clone(),
-            )
-            .with_row_groups(vec![row_group])
-            .with_projection(mask(metadata.parquet_schema(), &names))
-            .with_row_selection(selection)
-            .with_batch_size(self.limits.rows(bytes, n_rows).min(n_selected))
-            .build()
-            .map_err(|error| broken(error.to_string()))?;
+            let reader =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+                    .with_row_groups(vec![row_group])
+                    .with_projection(mask(metadata.parquet_schema(), &names))
+                    .with_row_selection(selection)
+                    .with_batch_size(self.limits.rows(bytes, n_rows).min(n_selected))
+                    .build()
+                    .map_err(|error| broken(error.to_string()))?;
             for batch in reader {
                 let batch = batch
                     .and_then(|batch| conform(&batch, schema))

@@ -268,7 +268,9 @@ impl Output {
     ///
     /// Of the file system.
     pub async fn remove_staged(&self, age: Duration) -> Result<u64, OutputError> {
-        let local = url::Url::parse(&self.uri).ok().and_then(|url| url.to_file_path().ok());
+        let local = url::Url::parse(&self.uri)
+            .ok()
+            .and_then(|url| url.to_file_path().ok());
         let Some(root) = local.filter(|_| self.uri.starts_with("file:")) else {
             return Ok(0);
         };
@@ -381,7 +383,10 @@ impl Output {
         expected: &'static str,
         value: T,
     ) -> Result<T, OutputError> {
-        match self.create(key, self.to_json(key, expected, &value)?).await? {
+        match self
+            .create(key, self.to_json(key, expected, &value)?)
+            .await?
+        {
             Created::Stored => Ok(value),
             Created::Exists(bytes) => self.parse_json(key, expected, &bytes),
         }
@@ -407,11 +412,12 @@ impl Output {
         expected: &'static str,
         value: &T,
     ) -> Result<Bytes, OutputError> {
-        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| OutputError::Malformed {
-            uri: self.uri_of(key),
-            expected,
-            message: error.to_string(),
-        })?;
+        let mut bytes =
+            serde_json::to_vec_pretty(value).map_err(|error| OutputError::Malformed {
+                uri: self.uri_of(key),
+                expected,
+                message: error.to_string(),
+            })?;
         bytes.push(b'\n');
         Ok(bytes.into())
     }
@@ -501,7 +507,11 @@ fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Resu
         if entry.file_type()?.is_dir() {
             n_removed += remove_staged_below(&entry.path(), age)?;
         } else if is_staged(&entry.file_name().to_string_lossy())
-            && entry.metadata()?.modified()?.elapsed().is_ok_and(|elapsed| elapsed >= age)
+            && entry
+                .metadata()?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|elapsed| elapsed >= age)
         {
             std::fs::remove_file(entry.path())?;
             n_removed += 1;
@@ -517,4 +527,3 @@ fn is_staged(name: &str) -> bool {
         is_ours && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
-

@@ -61,7 +61,8 @@ impl ParquetDocuments {
         footer
             .check_columns(&slice.file.name, columns)
             .map_err(|error| error.into_failure(place()))?;
-        let row_number = Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber);
+        let row_number =
+            Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber);
         let options = ArrowReaderOptions::new()
             .with_schema(text_as_view(plain.schema(), &columns.text))
             .with_virtual_columns(vec![Arc::new(row_number)])
@@ -144,7 +145,9 @@ impl ParquetDocuments {
             let columns: Vec<&str> = predicate.columns().iter().map(String::as_str).collect();
             let (predicate, excluded) = (Arc::clone(predicate), Arc::clone(&self.rows_excluded));
             let filter = ArrowPredicateFn::new(mask(schema, &columns), move |batch| {
-                let keep = predicate.evaluate(&batch).map_err(ArrowError::ComputeError)?;
+                let keep = predicate
+                    .evaluate(&batch)
+                    .map_err(ArrowError::ComputeError)?;
                 let n_excluded = keep.len() - keep.true_count();
                 excluded.fetch_add(n_excluded as u64, Ordering::Relaxed);
                 Ok(keep)
@@ -158,16 +161,23 @@ impl ParquetDocuments {
 
     fn needed(&self) -> Vec<&str> {
         let columns = &self.columns;
-        [columns.id.as_deref(), Some(columns.text.as_str()), columns.source.as_deref()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            columns.id.as_deref(),
+            Some(columns.text.as_str()),
+            columns.source.as_deref(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn documents(&self, batch: &RecordBatch, row_group: u32) -> Result<RawDocuments, Failure> {
         let as_type = |name: &str, data_type: &DataType| -> Result<ArrayRef, Failure> {
             let column = batch.column_by_name(name).ok_or_else(|| {
-                self.fail(row_group, &ArrowError::SchemaError(format!("no column {name}")))
+                self.fail(
+                    row_group,
+                    &ArrowError::SchemaError(format!("no column {name}")),
+                )
             })?;
             cast(column, data_type).map_err(|error| self.fail(row_group, &error))
         };

@@ -25,9 +25,7 @@ pub enum ReadError {
         folder: String,
     },
     /// A file whose format cannot be told.
-    #[error(
-        "{name} has no known ending: expected .parquet, .jsonl, .jsonl.gz or .jsonl.zst"
-    )]
+    #[error("{name} has no known ending: expected .parquet, .jsonl, .jsonl.gz or .jsonl.zst")]
     Format {
         /// The file.
         name: String,

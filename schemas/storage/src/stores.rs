@@ -72,7 +72,8 @@ impl Stores {
             "file" => Arc::new(LocalFileSystem::new()),
             "memory" => return Err(refuse("no such store in memory".to_owned())),
             _ => {
-                let options = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+                let options =
+                    std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
                 let (store, _) = object_store::parse_url_opts(&url, options)
                     .map_err(|error| refuse(error.to_string()))?;
                 store.into()
@@ -106,7 +107,10 @@ pub fn absolute_uri(text: &str, base_dir: &FilePath) -> Result<String, ReadError
 
 pub(crate) fn is_uri(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| {
-        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+')
+        !scheme.is_empty()
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '+')
     })
 }
 
@@ -183,7 +187,10 @@ mod tests {
 
     #[test]
     fn unknown_schemes_are_refused() {
-        let message = Stores::from_env().resolve("ftp://host/x").unwrap_err().to_string();
+        let message = Stores::from_env()
+            .resolve("ftp://host/x")
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("ftp://host/x"), "{message}");
     }
 }

@@ -27,7 +27,9 @@ pub struct TableReader {
 
 impl std::fmt::Debug for TableReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TableReader").field("uri", &self.uri).finish_non_exhaustive()
+        f.debug_struct("TableReader")
+            .field("uri", &self.uri)
+            .finish_non_exhaustive()
     }
 }
 
@@ -40,23 +42,24 @@ impl TableReader {
     pub fn open(io: &BlockingIo, uri: &str, columns: Option<&[String]>) -> Result<Self, Failure> {
         let fail = |error: ReadError| error.into_failure(Place::file(uri));
         let file = RangeReader::open_object(io, uri).map_err(fail)?;
-        let broken = |error: &dyn std::fmt::Display| {
-            fail(contents(&file, uri, &error.to_string()))
-        };
+        let broken = |error: &dyn std::fmt::Display| fail(contents(&file, uri, &error.to_string()));
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
             .map_err(|error| broken(&error))?;
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
-            .with_batch_size(BATCH_ROWS);
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+                .with_batch_size(BATCH_ROWS);
         let mut order = None;
         if let Some(columns) = columns {
             let names: Vec<&str> = columns.iter().map(String::as_str).collect();
             builder = builder.with_projection(mask(metadata.parquet_schema(), &names));
-            order = Some(projected_order(metadata.schema(), columns).map_err(|column| {
-                fail(ReadError::Column {
-                    name: uri.to_owned(),
-                    message: format!("column \"{column}\" is missing"),
-                })
-            })?);
+            order = Some(
+                projected_order(metadata.schema(), columns).map_err(|column| {
+                    fail(ReadError::Column {
+                        name: uri.to_owned(),
+                        message: format!("column \"{column}\" is missing"),
+                    })
+                })?,
+            );
         }
         let reader = builder.build().map_err(|error| broken(&error))?;
         Ok(Self {
@@ -81,8 +84,7 @@ impl TableReader {
             None => Ok(batch),
         });
         ordered.map(Some).map_err(|error| {
-            contents(&self.file, &self.uri, &error.to_string())
-                .into_failure(Place::file(&self.uri))
+            contents(&self.file, &self.uri, &error.to_string()).into_failure(Place::file(&self.uri))
         })
     }
 }

@@ -124,7 +124,9 @@ fn weigh_most_buckets(bencher: Bencher<'_, '_>, corpus: &str) {
 fn weigh_with(bencher: Bencher<'_, '_>, corpus: &str, hash: NgramHash, n_buckets: u32) {
     let documents = documents(corpus);
     let mut extractor = extractor(hash, n_buckets);
-    let log_ratios: Vec<f64> = (0..n_buckets).map(|bucket| f64::from(bucket).sin()).collect();
+    let log_ratios: Vec<f64> = (0..n_buckets)
+        .map(|bucket| f64::from(bucket).sin())
+        .collect();
     bencher.counter(bytes(&documents)).bench_local(|| {
         let mut sum = 0.0;
         for text in &documents {

@@ -115,7 +115,10 @@ pub(crate) fn code_point_at(bytes: &[u8], idx: usize) -> (u32, usize) {
         0..0x80 => (lead, 1),
         0x80..0xe0 => ((lead & 0x1f) << 6 | tail(1), 2),
         0xe0..0xf0 => ((lead & 0x0f) << 12 | tail(1) << 6 | tail(2), 3),
-        _ => ((lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3), 4),
+        _ => (
+            (lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3),
+            4,
+        ),
     }
 }
 
@@ -153,10 +156,7 @@ mod tests {
 
     #[test]
     fn every_ascii_character_is_classified_as_by_its_pattern() {
-        for (word, space) in [
-            (r"\w", r"\s"),
-            (r"[\p{L}\p{N}_]", r"[\s\x1c-\x1f]"),
-        ] {
+        for (word, space) in [(r"\w", r"\s"), (r"[\p{L}\p{N}_]", r"[\s\x1c-\x1f]")] {
             let table = CharTable::new(word, space);
             // Capitals never reach the blocks: they are of lower-cased text.
             for byte in (0..128_u8).filter(|byte| !byte.is_ascii_uppercase()) {
@@ -164,7 +164,8 @@ mod tests {
                     let mut block = [b'\n'; BLOCK_BYTES];
                     block[position] = byte;
                     let classes = table.ascii_classes(&block);
-                    let class = match (classes.word >> position & 1, classes.space >> position & 1) {
+                    let class = match (classes.word >> position & 1, classes.space >> position & 1)
+                    {
                         (1, 0) => CharClass::Word,
                         (0, 1) => CharClass::Space,
                         _ => CharClass::Punctuation,
@@ -191,7 +192,16 @@ mod tests {
 
     #[test]
     fn code_points_are_decoded() {
-        for c in ['a', '\u{7f}', 'é', '\u{7ff}', 'ࠀ', '\u{ffff}', '𐀀', char::MAX] {
+        for c in [
+            'a',
+            '\u{7f}',
+            'é',
+            '\u{7ff}',
+            'ࠀ',
+            '\u{ffff}',
+            '𐀀',
+            char::MAX,
+        ] {
             let text = format!("x{c}");
             assert_eq!(code_point_at(text.as_bytes(), 1), (c.into(), c.len_utf8()));
         }

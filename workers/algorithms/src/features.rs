@@ -191,7 +191,12 @@ impl FeatureExtractor {
                 self.token_hashes
                     .extend(spans.map(|span| hash_token(bytes, span.start, span.end)));
                 let spec = self.spec;
-                extend_xxh3(&self.token_hashes, spec.ngrams, spec.buckets, &mut self.buckets);
+                extend_xxh3(
+                    &self.token_hashes,
+                    spec.ngrams,
+                    spec.buckets,
+                    &mut self.buckets,
+                );
             }
         }
         Features {
@@ -277,7 +282,8 @@ mod tests {
         );
     }
 
-    const XXH3_OF_ALICE_WENT_HOME: [u32; 9] = [3032, 3332, 8467, 4253, 3221, 6202, 3285, 9798, 6700];
+    const XXH3_OF_ALICE_WENT_HOME: [u32; 9] =
+        [3032, 3332, 8467, 4253, 3221, 6202, 3285, 9798, 6700];
 
     #[test]
     fn the_usual_case_equals_the_general_one() {

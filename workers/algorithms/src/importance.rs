@@ -31,7 +31,10 @@ impl fmt::Display for FitError {
             Self::EmptyTarget => f.write_str("the target has no usable token"),
             Self::EmptyRaw => f.write_str("the corpus has no usable token"),
             Self::Buckets { raw, target } => {
-                write!(f, "{raw} buckets were counted in the corpus, {target} in the target")
+                write!(
+                    f,
+                    "{raw} buckets were counted in the corpus, {target} in the target"
+                )
             }
             Self::PseudoCount(value) => {
                 write!(f, "the pseudo-count is {value}, it must be zero or more")
@@ -165,8 +168,24 @@ mod tests {
     #[test]
     fn the_small_example_has_the_reference_weights() {
         let expected = [
-            (0.0, [-99.777_495_069, -37.453_356_180, -131.328_358_267, -202.860_043_080]),
-            (1.0, [-58.406_676_898, -43.886_547_804, -48.450_578_782, -91.400_159_847]),
+            (
+                0.0,
+                [
+                    -99.777_495_069,
+                    -37.453_356_180,
+                    -131.328_358_267,
+                    -202.860_043_080,
+                ],
+            ),
+            (
+                1.0,
+                [
+                    -58.406_676_898,
+                    -43.886_547_804,
+                    -48.450_578_782,
+                    -91.400_159_847,
+                ],
+            ),
         ];
         for (pseudo_count, expected) in expected {
             for (weight, expected) in weights(&TARGET, pseudo_count).iter().zip(expected) {

@@ -67,8 +67,8 @@ impl EffectiveSampleSize {
         let scale = (self.max - max).exp();
         let other_scale = (other.max - max).exp();
         self.sum = self.sum * scale + other.sum * other_scale;
-        self.sum_of_squares = self.sum_of_squares * scale * scale
-            + other.sum_of_squares * other_scale * other_scale;
+        self.sum_of_squares =
+            self.sum_of_squares * scale * scale + other.sum_of_squares * other_scale * other_scale;
         self.max = max;
     }
 

@@ -64,13 +64,20 @@ mod tests {
 
     #[test]
     fn documents_follow_the_absolute_coefficients() {
-        assert_eq!(documents_per_source(&[3.0, 1.0, 0.0, -2.0], 600), [300, 100, 0, 200]);
+        assert_eq!(
+            documents_per_source(&[3.0, 1.0, 0.0, -2.0], 600),
+            [300, 100, 0, 200]
+        );
         assert_eq!(documents_per_source(&[0.0], 600), [0]);
     }
 
     #[test]
     fn without_a_penalty_a_mixture_is_found_again() {
-        let sources = [vec![0.7, 0.2, 0.1], vec![0.1, 0.8, 0.1], vec![0.2, 0.2, 0.6]];
+        let sources = [
+            vec![0.7, 0.2, 0.1],
+            vec![0.1, 0.8, 0.1],
+            vec![0.2, 0.2, 0.6],
+        ];
         let target: Vec<f64> = (0..3)
             .map(|i| 0.5 * sources[0][i] + 0.3 * sources[1][i] + 0.2 * sources[2][i])
             .collect();

@@ -26,7 +26,11 @@ pub fn descending(value: f64) -> Option<u64> {
 #[must_use]
 pub fn from_ascending(bits: u64) -> f64 {
     let sign = 1 << 63;
-    f64::from_bits(if bits & sign == 0 { !bits } else { bits & !sign })
+    f64::from_bits(if bits & sign == 0 {
+        !bits
+    } else {
+        bits & !sign
+    })
 }
 
 /// The number whose [`descending`] integer this is.

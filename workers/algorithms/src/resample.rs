@@ -79,7 +79,9 @@ mod tests {
     #[test]
     fn noise_is_standard_gumbel() {
         let n = 200_000;
-        let noise: Vec<f64> = (0..n).map(|i| gumbel(7, "target", &format!("doc-{i}"))).collect();
+        let noise: Vec<f64> = (0..n)
+            .map(|i| gumbel(7, "target", &format!("doc-{i}")))
+            .collect();
         let mean = noise.iter().sum::<f64>() / f64::from(n);
         let variance = noise.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / f64::from(n);
         // The Euler-Mascheroni constant and pi^2 / 6; tolerances of five standard errors.
@@ -91,7 +93,11 @@ mod tests {
     fn noise_depends_on_seed_target_and_document() {
         let noise = gumbel(1, "ab", "c");
         assert_eq!(noise, gumbel(1, "ab", "c"));
-        for other in [gumbel(2, "ab", "c"), gumbel(1, "a", "bc"), gumbel(1, "ab", "d")] {
+        for other in [
+            gumbel(2, "ab", "c"),
+            gumbel(1, "a", "bc"),
+            gumbel(1, "ab", "d"),
+        ] {
             assert_ne!(noise, other);
         }
     }

@@ -160,15 +160,26 @@ impl Memo {
                 found.high == high && found.low_and_bucket & !BUCKET_BITS == low_and_bucket;
             buckets.push((found.low_and_bucket & BUCKET_BITS) as u32);
             // Written always and kept if missed: no branch.
-            missed_idxs[n_missed] = (idx, slot, Entry { high, low_and_bucket });
+            missed_idxs[n_missed] = (
+                idx,
+                slot,
+                Entry {
+                    high,
+                    low_and_bucket,
+                },
+            );
             n_missed += usize::from(!is_same);
         }
-        missed.extend(missed_idxs[..n_missed].iter().map(|&(idx, slot, entry)| Missed {
-            idx,
-            slot,
-            entry,
-            block: [0; 64],
-        }));
+        missed.extend(
+            missed_idxs[..n_missed]
+                .iter()
+                .map(|&(idx, slot, entry)| Missed {
+                    idx,
+                    slot,
+                    entry,
+                    block: [0; 64],
+                }),
+        );
     }
 
     fn insert(&mut self, missed: &Missed, bucket: u32) -> u32 {
@@ -234,7 +245,12 @@ fn sha256_of_block(block: &[u8; 64]) -> [u32; 8] {
 /// The general case, for rare long n-grams.
 fn sha256_of_joined(tokens: &Tokens, ngram: Range<usize>) -> [u32; 8] {
     let mut hasher = Sha256::new();
-    for (i, token) in tokens.iter().skip(ngram.start).take(ngram.len()).enumerate() {
+    for (i, token) in tokens
+        .iter()
+        .skip(ngram.start)
+        .take(ngram.len())
+        .enumerate()
+    {
         if i > 0 {
             hasher.update(b" ");
         }
@@ -284,8 +300,7 @@ mod tests {
 
     /// Long division of the digest, byte by byte.
     fn slow_bucket(message: &str, n_buckets: u32) -> u32 {
-        let append =
-            |rest: u64, &byte: &u8| (rest << 8 | u64::from(byte)) % u64::from(n_buckets);
+        let append = |rest: u64, &byte: &u8| (rest << 8 | u64::from(byte)) % u64::from(n_buckets);
         Sha256::digest(message).iter().fold(0, append) as u32
     }
 

@@ -126,7 +126,11 @@ mod tests {
     fn equals_the_general_algorithm_at_every_length() {
         let bytes: Vec<u8> = (0..300_u32).map(|i| (i * 37 + 11) as u8).collect();
         for len in 1..=280 {
-            assert_eq!(hash_token(&bytes, 3, 3 + len), xxh3_64(&bytes[3..3 + len]), "{len}");
+            assert_eq!(
+                hash_token(&bytes, 3, 3 + len),
+                xxh3_64(&bytes[3..3 + len]),
+                "{len}"
+            );
         }
     }
 }

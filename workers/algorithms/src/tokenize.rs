@@ -16,9 +16,7 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::char_class::{
-    BLOCK_BYTES, BlockClasses, CharClass, CharTable, HIGH, code_point_at,
-};
+use crate::char_class::{BLOCK_BYTES, BlockClasses, CharClass, CharTable, HIGH, code_point_at};
 
 /// How text is split into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -257,7 +255,8 @@ impl Tokens {
             // Starts and ends alternate, so that the token that is being read has the next end.
             self.spans.reserve(BLOCK_BYTES);
             while ends != 0 {
-                self.spans.push((start, base as u32 + ends.trailing_zeros()));
+                self.spans
+                    .push((start, base as u32 + ends.trailing_zeros()));
                 ends &= ends - 1;
                 start = next_start();
             }
@@ -319,9 +318,8 @@ mod tests {
 
     fn by_pattern(tokenizer: Tokenizer, text: &str) -> Vec<String> {
         static WORD_PUNCT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w+|[^\w\s]+").unwrap());
-        static LEGACY: LazyLock<Regex> = LazyLock::new(|| {
-            Regex::new(r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+").unwrap()
-        });
+        static LEGACY: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+").unwrap());
         let pattern = match tokenizer {
             Tokenizer::WordPunct => &WORD_PUNCT,
             Tokenizer::WordPunctLegacy => &LEGACY,

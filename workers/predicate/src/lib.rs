@@ -53,7 +53,11 @@ impl PredicateCompiler for DataFusionPredicates {
             Err(error) => return Err(explain(&error, schema)),
         }
         Ok(Arc::new(DataFusionPredicate {
-            columns: needed.fields().iter().map(|field| field.name().clone()).collect(),
+            columns: needed
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect(),
             schema: needed,
             expr: compiled,
         }))
@@ -163,7 +167,10 @@ fn missing(name: &str, schema: &Schema) -> String {
             format!("; write \"{}\" in double quotes", field.name())
         });
     let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-    format!("there is no column {name}{other_case}; the columns are {}", names.join(", "))
+    format!(
+        "there is no column {name}{other_case}; the columns are {}",
+        names.join(", ")
+    )
 }
 
 fn explain(error: &DataFusionError, schema: &Schema) -> String {
@@ -205,8 +212,16 @@ mod tests {
                 Arc::new(StringViewArray::from(vec![Some("en"), Some("de"), None])) as ArrayRef,
                 true,
             ),
-            ("Score", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])) as _, true),
-            ("text", Arc::new(StringArray::from(vec!["a", "b", "ccc"])) as _, true),
+            (
+                "Score",
+                Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])) as _,
+                true,
+            ),
+            (
+                "text",
+                Arc::new(StringArray::from(vec!["a", "b", "ccc"])) as _,
+                true,
+            ),
         ])
         .unwrap();
         let indices: Vec<usize> = predicate
@@ -224,7 +239,10 @@ mod tests {
         assert_eq!(predicate.columns(), ["lang", "Score"]);
         assert_eq!(rows(predicate.as_ref()), [Some(true), None, Some(true)]);
         let predicate = compile("length(text) > 1 and lang is null").unwrap();
-        assert_eq!(rows(predicate.as_ref()), [Some(false), Some(false), Some(true)]);
+        assert_eq!(
+            rows(predicate.as_ref()),
+            [Some(false), Some(false), Some(true)]
+        );
         let predicate = compile("lang IN ('de', 'fr')").unwrap();
         assert_eq!(rows(predicate.as_ref()), [Some(false), Some(true), None]);
     }

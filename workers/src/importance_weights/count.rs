@@ -67,8 +67,7 @@ impl Counter {
         emit(totals.map_err(arrow_failure)?)?;
         let mut nonzero = self.counts.nonzero().peekable();
         while nonzero.peek().is_some() {
-            let (buckets, values): (Vec<u32>, Vec<u64>) =
-                nonzero.by_ref().take(BATCH_ROWS).unzip();
+            let (buckets, values): (Vec<u32>, Vec<u64>) = nonzero.by_ref().take(BATCH_ROWS).unzip();
             let none: UInt64Array = vec![None::<u64>; buckets.len()].into();
             let batch = RecordBatch::try_new(
                 Arc::clone(&self.schema),

@@ -62,7 +62,10 @@ pub(crate) fn fit_model(
             name: name.clone(),
             counted: counted.facts,
         });
-        match sides.first_mut().filter(|_| params.mode == TargetMode::Pooled) {
+        match sides
+            .first_mut()
+            .filter(|_| params.mode == TargetMode::Pooled)
+        {
             None => sides.push(counted.counts),
             Some(pool) => {
                 for (bucket, count) in counted.counts.nonzero() {
@@ -101,7 +104,9 @@ fn model_table(
             Arc::new(UInt64Array::from(raw.as_slice()[rows.clone()].to_vec())),
         ];
         for (side, ratios) in sides.iter().zip(log_ratios) {
-            columns.push(Arc::new(UInt64Array::from(side.as_slice()[rows.clone()].to_vec())));
+            columns.push(Arc::new(UInt64Array::from(
+                side.as_slice()[rows.clone()].to_vec(),
+            )));
             columns.push(Arc::new(Float64Array::from(ratios[rows.clone()].to_vec())));
         }
         RecordBatch::try_new(Arc::clone(&schema), columns).map_err(arrow_failure)

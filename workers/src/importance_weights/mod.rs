@@ -35,8 +35,8 @@ pub(crate) use count::{Counted, Counter};
 pub use model::{
     Features, HashName, ModelFacts, SideFacts, TargetFacts, TargetMode, TokenizerName,
 };
-pub use params::{FitSample, ImportanceParams, Names};
 pub(crate) use params::check_proportions;
+pub use params::{FitSample, ImportanceParams, Names};
 pub(crate) use score::{CHUNK_END, CHUNK_START};
 
 use self::count::CountStage;
@@ -120,11 +120,21 @@ fn count_phases(targets: &[String]) -> Vec<(String, String)> {
         let plain: String = target
             .to_lowercase()
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '_' {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .collect();
         let phase = format!("count-target-{plain}");
         let is_taken = plain != *target || phases.iter().any(|(_, other)| *other == phase);
-        let phase = if is_taken { format!("{phase}-{idx}") } else { phase };
+        let phase = if is_taken {
+            format!("{phase}-{idx}")
+        } else {
+            phase
+        };
         phases.push((target.clone(), phase));
     }
     phases
@@ -235,7 +245,10 @@ impl ImportanceWeights {
             return Ok(Err(Vec::new()));
         };
         let table_name = format!("{}_model", self.name);
-        let stage = published.stages.get(&self.name).filter(|stage| stage.kind == KIND);
+        let stage = published
+            .stages
+            .get(&self.name)
+            .filter(|stage| stage.kind == KIND);
         let table = published.tables.get(&table_name);
         let (Some(stage), Some(table)) = (stage, table) else {
             return Ok(Err(Vec::new()));
@@ -377,7 +390,10 @@ fn outcome_table(phase: &str) -> OutcomeTable {
 /// Facts and file of the model that `<output>/<stage>` names.
 fn named_model(version: &Version, need: &str) -> Result<(ModelFacts, TableFile), Failure> {
     let stage_name = need.rsplit('/').next().unwrap_or(need);
-    let stage = version.stages.get(stage_name).filter(|stage| stage.kind == KIND);
+    let stage = version
+        .stages
+        .get(stage_name)
+        .filter(|stage| stage.kind == KIND);
     let stage = stage.ok_or_else(|| {
         let known: Vec<&str> = version
             .stages
@@ -391,7 +407,11 @@ fn named_model(version: &Version, need: &str) -> Result<(ModelFacts, TableFile),
         ))
     })?;
     let facts = ModelFacts::read(stage.facts.get("model"), need)?;
-    match version.tables.get(&format!("{stage_name}_model")).map(|table| table.files.as_slice()) {
+    match version
+        .tables
+        .get(&format!("{stage_name}_model"))
+        .map(|table| table.files.as_slice())
+    {
         Some([file]) => Ok((facts, file.clone())),
         _ => Err(permanent(format!("{need} has no table of its model"))),
     }

@@ -176,19 +176,27 @@ impl ModelFacts {
     /// What each log ratio is called, and what its columns end in.
     #[must_use]
     pub fn columns(&self) -> Vec<(String, String)> {
-        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect();
         match self.mode {
             TargetMode::Pooled => vec![(names.join("+"), String::new())],
-            TargetMode::Separate => {
-                names.into_iter().map(|name| (name.to_owned(), format!("_{name}"))).collect()
-            }
+            TargetMode::Separate => names
+                .into_iter()
+                .map(|name| (name.to_owned(), format!("_{name}")))
+                .collect(),
         }
     }
 
     /// What the columns of each log ratio end in: nothing, or `_<target>` for each target.
     #[must_use]
     pub fn suffixes(&self) -> Vec<String> {
-        suffixes(self.mode, self.targets.iter().map(|target| target.name.as_str()))
+        suffixes(
+            self.mode,
+            self.targets.iter().map(|target| target.name.as_str()),
+        )
     }
 }
 
@@ -210,8 +218,16 @@ pub(crate) fn model_schema(features: &Features, suffixes: &[String]) -> Result<S
         Field::new("raw_count", DataType::UInt64, false),
     ];
     for suffix in suffixes {
-        fields.push(Field::new(format!("target_count{suffix}"), DataType::UInt64, false));
-        fields.push(Field::new(format!("log_ratio{suffix}"), DataType::Float64, false));
+        fields.push(Field::new(
+            format!("target_count{suffix}"),
+            DataType::UInt64,
+            false,
+        ));
+        fields.push(Field::new(
+            format!("log_ratio{suffix}"),
+            DataType::Float64,
+            false,
+        ));
     }
     let features = serde_json::to_string(features)
         .map_err(|error| permanent(format!("cannot write the features of a model: {error}")))?;
@@ -250,15 +266,24 @@ impl LogRatios {
             check_features(batch, features)?;
             let n_before = by_suffix.first().map_or(0, Vec::len) as u64;
             let buckets = numbers(batch, "bucket")?;
-            let is_dense = buckets.values().iter().copied().eq(n_before..n_before + buckets.len() as u64);
+            let is_dense = buckets
+                .values()
+                .iter()
+                .copied()
+                .eq(n_before..n_before + buckets.len() as u64);
             if !is_dense {
-                return Err(permanent("the buckets of the model are not all there, in order"));
+                return Err(permanent(
+                    "the buckets of the model are not all there, in order",
+                ));
             }
             for (ratios, suffix) in by_suffix.iter_mut().zip(suffixes) {
                 ratios.extend_from_slice(floats(batch, &format!("log_ratio{suffix}"))?.values());
             }
         }
-        if by_suffix.iter().any(|ratios| ratios.len() != features.buckets as usize) {
+        if by_suffix
+            .iter()
+            .any(|ratios| ratios.len() != features.buckets as usize)
+        {
             return Err(permanent(format!(
                 "the model does not have {} buckets",
                 features.buckets

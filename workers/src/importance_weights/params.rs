@@ -234,10 +234,20 @@ impl ImportanceParams {
             let help = Some(help.to_owned()).filter(|help| !help.is_empty());
             Err(job.error_at(&format!("stages.{name}.{key}"), message, help))
         };
-        if let Some(n) = self.ngrams.filter(|n| !(1..=u64::from(NGRAMS_MAX)).contains(n)) {
-            return error("ngrams", format!("ngrams is {n}, it must be 1 to {NGRAMS_MAX}"), "");
+        if let Some(n) = self
+            .ngrams
+            .filter(|n| !(1..=u64::from(NGRAMS_MAX)).contains(n))
+        {
+            return error(
+                "ngrams",
+                format!("ngrams is {n}, it must be 1 to {NGRAMS_MAX}"),
+                "",
+            );
         }
-        if let Some(n) = self.buckets.filter(|n| !(1..=u64::from(BUCKETS_MAX)).contains(n)) {
+        if let Some(n) = self
+            .buckets
+            .filter(|n| !(1..=u64::from(BUCKETS_MAX)).contains(n))
+        {
             let message = format!("buckets is {n}, it must be 1 to {BUCKETS_MAX}");
             return error("buckets", message, "10000 is the method's default");
         }
@@ -247,12 +257,19 @@ impl ImportanceParams {
             let message = format!("{n_buckets} buckets do not fit into {memory} of memory");
             return error("buckets", message, "raise `memory` or use fewer buckets");
         }
-        if let Some(a) = self.target_pseudo_count.filter(|a| !(*a >= 0.0 && a.is_finite())) {
+        if let Some(a) = self
+            .target_pseudo_count
+            .filter(|a| !(*a >= 0.0 && a.is_finite()))
+        {
             let message = format!("target_pseudo_count is {a}, it must be zero or more");
             return error("target_pseudo_count", message, "");
         }
         if self.chunk_words == Some(0) {
-            return error("chunk_words", "a chunk of zero words holds nothing".to_owned(), "");
+            return error(
+                "chunk_words",
+                "a chunk of zero words holds nothing".to_owned(),
+                "",
+            );
         }
         Ok(())
     }
@@ -295,8 +312,7 @@ impl ImportanceParams {
                 return Err(job.error_at(
                     &place("target"),
                     format!("there is no dataset `{target}`"),
-                    nearest(target, known)
-                        .or_else(|| Some("add it under `datasets`".to_owned())),
+                    nearest(target, known).or_else(|| Some("add it under `datasets`".to_owned())),
                 ));
             }
             if !seen.insert(target) {
@@ -334,8 +350,12 @@ impl ImportanceParams {
         Features {
             tokenizer: self.tokenizer.unwrap_or(default.tokenizer),
             // Both were checked to be in their bounds.
-            ngrams: self.ngrams.map_or(default.ngrams, |n| n.min(u64::from(NGRAMS_MAX)) as u8),
-            buckets: self.buckets.map_or(default.buckets, |n| n.min(u64::from(BUCKETS_MAX)) as u32),
+            ngrams: self
+                .ngrams
+                .map_or(default.ngrams, |n| n.min(u64::from(NGRAMS_MAX)) as u8),
+            buckets: self
+                .buckets
+                .map_or(default.buckets, |n| n.min(u64::from(BUCKETS_MAX)) as u32),
             hash: self.hash.unwrap_or(default.hash),
             hash_version: self.hash.unwrap_or(default.hash).version(),
         }
@@ -379,14 +399,42 @@ impl ImportanceParams {
     /// What was asked for that a given model does not have, as sentences.
     pub(crate) fn differences(&self, model: &super::model::ModelFacts) -> Vec<String> {
         let features = &model.features;
-        let names: Vec<&str> = model.targets.iter().map(|target| target.name.as_str()).collect();
+        let names: Vec<&str> = model
+            .targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect();
         let asked = [
-            ("ngrams", self.ngrams.map(|n| json!(n)), json!(features.ngrams)),
-            ("buckets", self.buckets.map(|n| json!(n)), json!(features.buckets)),
-            ("hash", self.hash.map(|hash| json!(hash)), json!(features.hash)),
-            ("tokenizer", self.tokenizer.map(|it| json!(it)), json!(features.tokenizer)),
-            ("target", self.target.as_ref().map(|it| json!(it)), json!(names)),
-            ("target_pseudo_count", self.target_pseudo_count.map(|a| json!(a)), json!(model.pseudo_count)),
+            (
+                "ngrams",
+                self.ngrams.map(|n| json!(n)),
+                json!(features.ngrams),
+            ),
+            (
+                "buckets",
+                self.buckets.map(|n| json!(n)),
+                json!(features.buckets),
+            ),
+            (
+                "hash",
+                self.hash.map(|hash| json!(hash)),
+                json!(features.hash),
+            ),
+            (
+                "tokenizer",
+                self.tokenizer.map(|it| json!(it)),
+                json!(features.tokenizer),
+            ),
+            (
+                "target",
+                self.target.as_ref().map(|it| json!(it)),
+                json!(names),
+            ),
+            (
+                "target_pseudo_count",
+                self.target_pseudo_count.map(|a| json!(a)),
+                json!(model.pseudo_count),
+            ),
         ];
         asked
             .into_iter()
@@ -444,7 +492,10 @@ pub(crate) fn check_proportions(
             ));
         }
     }
-    if let Some(missing) = targets.iter().find(|target| !proportions.contains_key(*target)) {
+    if let Some(missing) = targets
+        .iter()
+        .find(|target| !proportions.contains_key(*target))
+    {
         return Err(job.error_at(place, format!("the target `{missing}` has no share"), None));
     }
     if proportions.values().all(|share| share.is_zero()) {

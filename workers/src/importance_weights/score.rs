@@ -51,9 +51,10 @@ impl ScoreParams {
         fields.extend(
             suffixes().map(|it| Field::new(format!("log_weight{it}"), DataType::Float64, true)),
         );
-        fields.extend(suffixes().map(|it| {
-            Field::new(format!("log_weight_per_token{it}"), DataType::Float64, true)
-        }));
+        fields
+            .extend(suffixes().map(|it| {
+                Field::new(format!("log_weight_per_token{it}"), DataType::Float64, true)
+            }));
         fields.push(Field::new("eligible", DataType::Boolean, false));
         if self.chunk_words.is_some() {
             fields.push(Field::new(CHUNK_START, DataType::UInt64, true));
@@ -151,12 +152,15 @@ impl MapStage for ScoreStage {
         let doc_ids = texts(batch, DOC_ID)?;
         let text = text_views(batch, TEXT)?;
         let reasons = texts(batch, REASON)?;
-        let n_words = self.params.chunk_words.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let n_words = self
+            .params
+            .chunk_words
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let mut rows = Rows::new(&self.params, batch.num_rows());
         let mut chunks = n_words.map(|_| Chunks::default());
         for row in 0..batch.num_rows() {
-            let rejected = text_at(&reasons, row)
-                .or_else(|| text.is_null(row).then_some("the text is null"));
+            let rejected =
+                text_at(&reasons, row).or_else(|| text.is_null(row).then_some("the text is null"));
             if let Some(reason) = rejected {
                 if let Some(chunks) = &mut chunks {
                     chunks.push(row, doc_ids.value(row).to_owned(), None);
@@ -218,14 +222,20 @@ impl Chunks {
     fn push(&mut self, row: usize, doc_id: String, range: Option<Range<usize>>) {
         self.rows.push(row as u64);
         self.doc_ids.append_value(doc_id);
-        self.start.push(range.as_ref().map(|range| range.start as u64));
+        self.start
+            .push(range.as_ref().map(|range| range.start as u64));
         self.end.push(range.map(|range| range.end as u64));
     }
 }
 
 impl Rows {
     fn new(params: &ScoreParams, n_rows: usize) -> Self {
-        let weights = || params.suffixes.iter().map(|_| Float64Builder::with_capacity(n_rows));
+        let weights = || {
+            params
+                .suffixes
+                .iter()
+                .map(|_| Float64Builder::with_capacity(n_rows))
+        };
         let n_quality = if params.quality { 3 } else { 0 };
         Self {
             n_tokens: Vec::with_capacity(n_rows),
@@ -233,7 +243,9 @@ impl Rows {
             weights: weights().collect(),
             weights_per_token: weights().collect(),
             eligible: Vec::with_capacity(n_rows),
-            quality: (0..n_quality).map(|_| Float32Builder::with_capacity(n_rows)).collect(),
+            quality: (0..n_quality)
+                .map(|_| Float32Builder::with_capacity(n_rows))
+                .collect(),
             status: StringBuilder::new(),
             reason: StringBuilder::new(),
             too_short: match params.min_tokens.max(1) {
@@ -284,7 +296,12 @@ impl Rows {
         }
         let (status, reason): (StringArray, StringArray) =
             (self.status.finish(), self.reason.finish());
-        columns.extend([Arc::new(status) as ArrayRef, Arc::new(reason), input_file, input_row]);
+        columns.extend([
+            Arc::new(status) as ArrayRef,
+            Arc::new(reason),
+            input_file,
+            input_row,
+        ]);
         RecordBatch::try_new(Arc::clone(schema), columns).map_err(arrow_failure)
     }
 }

@@ -60,7 +60,10 @@ impl StageKind for QueryKind {
     }
 
     fn open(&self, context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
-        Err(permanent(format!("stage query has no map phase {}", context.phase)))
+        Err(permanent(format!(
+            "stage query has no map phase {}",
+            context.phase
+        )))
     }
 }
 
@@ -93,7 +96,10 @@ impl Stage for Query {
         phase: &ReducePhase,
         _inputs: &mut dyn ReduceInputs,
     ) -> Result<ReduceOutput, Failure> {
-        Err(permanent(format!("stage query has no reduce {}", phase.name)))
+        Err(permanent(format!(
+            "stage query has no reduce {}",
+            phase.name
+        )))
     }
 }
 

@@ -111,8 +111,11 @@ fn short_groups(
     for (group, quota) in by_target.iter().flatten() {
         *quotas.entry(group).or_default() += quota;
     }
-    let available: BTreeMap<&Group, u64> =
-        totals.0.iter().map(|(group, total)| (group, total.cost)).collect();
+    let available: BTreeMap<&Group, u64> = totals
+        .0
+        .iter()
+        .map(|(group, total)| (group, total.cost))
+        .collect();
     let short: Vec<String> = quotas
         .into_iter()
         .filter_map(|(group, quota)| {
@@ -128,7 +131,11 @@ fn short_groups(
         0 => String::new(),
         n => format!(", and {n} more"),
     };
-    let named = short.into_iter().take(GROUPS_NAMED).collect::<Vec<_>>().join(", ");
+    let named = short
+        .into_iter()
+        .take(GROUPS_NAMED)
+        .collect::<Vec<_>>()
+        .join(", ");
     vec![format!(
         "some groups have fewer eligible {unit} than their quota and give all of them: {named}{more}"
     )]

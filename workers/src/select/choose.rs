@@ -10,9 +10,7 @@ use arrow::compute::{
     SortColumn, cast, concat_batches, lexsort_to_indices, take, take_record_batch,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gleaner_schemas::columns::{
-    DOC_ID, INPUT_FILE, INPUT_ROW, N_TOKENS, SOURCE, with_field_ids,
-};
+use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_TOKENS, SOURCE, with_field_ids};
 use gleaner_schemas::{Failure, Lanes};
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +110,15 @@ impl ChooseParams {
 #[must_use]
 pub fn corpus_column(name: &str) -> String {
     let own = [
-        DOC_ID, SCORE, KEY, TARGET, N_TOKENS, CHUNK_START, CHUNK_END, INPUT_FILE, INPUT_ROW,
+        DOC_ID,
+        SCORE,
+        KEY,
+        TARGET,
+        N_TOKENS,
+        CHUNK_START,
+        CHUNK_END,
+        INPUT_FILE,
+        INPUT_ROW,
     ];
     if own.contains(&name) {
         format!("corpus_{name}")
@@ -197,9 +203,13 @@ impl ChooseStage {
                 SCORE => Arc::new(Float64Array::from_iter(
                     pairs().map(|(row, (idx, _))| scores.score(*idx, *row as usize)),
                 )),
-                KEY => Arc::new(Float64Array::from_iter_values(choices.iter().map(|it| it.1))),
+                KEY => Arc::new(Float64Array::from_iter_values(
+                    choices.iter().map(|it| it.1),
+                )),
                 TARGET => {
-                    let names = choices.iter().map(|it| self.ordering.targets[it.0].name.as_str());
+                    let names = choices
+                        .iter()
+                        .map(|it| self.ordering.targets[it.0].name.as_str());
                     Arc::new(StringArray::from_iter_values(names))
                 }
                 N_TOKENS => {
@@ -224,9 +234,18 @@ impl ChooseStage {
         documents: &RecordBatch,
     ) -> Result<RecordBatch, Failure> {
         let mut columns = own.columns().to_vec();
-        for (field, column) in documents.schema_ref().fields().iter().zip(documents.columns()) {
+        for (field, column) in documents
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(documents.columns())
+        {
             let is_cut = self.chunked_text.as_ref() == Some(field.name());
-            columns.push(if is_cut { chunks(own, column)? } else { Arc::clone(column) });
+            columns.push(if is_cut {
+                chunks(own, column)?
+            } else {
+                Arc::clone(column)
+            });
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_failure)
     }
@@ -328,7 +347,9 @@ pub(crate) fn chunks(own: &RecordBatch, column: &ArrayRef) -> Result<ArrayRef, F
             continue;
         }
         let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        let chunk = text.value(row).get(bound(starts.value(row))..bound(ends.value(row)));
+        let chunk = text
+            .value(row)
+            .get(bound(starts.value(row))..bound(ends.value(row)));
         cut.append_value(chunk.ok_or_else(|| permanent("a chunk is not within its document"))?);
     }
     Ok(Arc::new(cut.finish()))

@@ -24,7 +24,9 @@ impl ChosenDocuments {
         let companions = context.task.shard.companions.iter();
         Self {
             documents: Arc::clone(&context.documents),
-            files: companions.map(|file| (file.name.clone(), file.clone())).collect(),
+            files: companions
+                .map(|file| (file.name.clone(), file.clone()))
+                .collect(),
         }
     }
 

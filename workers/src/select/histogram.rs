@@ -99,7 +99,11 @@ impl Range {
                 },
             };
             let is_taken = chosen_by(
-                &scores, &self.ordering, &self.earlier, row, &mut self.sort_key,
+                &scores,
+                &self.ordering,
+                &self.earlier,
+                row,
+                &mut self.sort_key,
             );
             if is_taken.is_some() {
                 continue;
@@ -123,7 +127,9 @@ pub(crate) fn chosen_by(
     sort_key: &mut SortKey,
 ) -> Option<(usize, f64)> {
     cuts.iter().enumerate().find_map(|(idx, cuts)| {
-        let cut = cuts.get(scores.group(row)).filter(|cut| **cut != Cut::Nothing)?;
+        let cut = cuts
+            .get(scores.group(row))
+            .filter(|cut| **cut != Cut::Nothing)?;
         let key = scores.sort_key(ordering, idx, row, sort_key)?;
         cut.takes(sort_key.bytes()).then_some((idx, key))
     })
@@ -162,7 +168,12 @@ impl Bucket {
 
 type Histogram = GroupMap<BTreeMap<u32, Bucket>>;
 
-fn add(histogram: &mut Histogram, group: Option<&str>, digit: u32, bucket: &Bucket) -> Result<(), Failure> {
+fn add(
+    histogram: &mut Histogram,
+    group: Option<&str>,
+    digit: u32,
+    bucket: &Bucket,
+) -> Result<(), Failure> {
     let buckets = histogram.get_or_insert_with(group, BTreeMap::new);
     match buckets.get_mut(&digit) {
         Some(known) => known.add(bucket.n_rows, bucket.cost, &bucket.first, &bucket.last),
@@ -216,16 +227,17 @@ impl MapStage for HistogramStage {
 
     fn process(&mut self, batch: &RecordBatch, _emit: Emit<'_>) -> Result<(), Failure> {
         let histogram = &mut self.histogram;
-        self.range.for_each(batch, &mut |group, n_before, key, cost| {
-            let buckets = histogram.get_or_insert_with(group, BTreeMap::new);
-            match buckets.get_mut(&digit(key, n_before)) {
-                Some(bucket) => bucket.add(1, cost, key, key),
-                None => {
-                    buckets.insert(digit(key, n_before), Bucket::one(key, cost));
+        self.range
+            .for_each(batch, &mut |group, n_before, key, cost| {
+                let buckets = histogram.get_or_insert_with(group, BTreeMap::new);
+                match buckets.get_mut(&digit(key, n_before)) {
+                    Some(bucket) => bucket.add(1, cost, key, key),
+                    None => {
+                        buckets.insert(digit(key, n_before), Bucket::one(key, cost));
+                    }
                 }
-            }
-            check_number_of_groups(histogram.len())
-        })
+                check_number_of_groups(histogram.len())
+            })
     }
 
     fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure> {
@@ -371,8 +383,10 @@ pub(crate) fn narrow(
     inputs: &mut dyn ReduceInputs,
     phase: &str,
 ) -> Result<ByGroup<Progress>, Failure> {
-    let mut histogram: BTreeMap<Group, _> =
-        read_histogram(inputs, phase)?.into_sorted().into_iter().collect();
+    let mut histogram: BTreeMap<Group, _> = read_histogram(inputs, phase)?
+        .into_sorted()
+        .into_iter()
+        .collect();
     Ok(open
         .0
         .into_iter()

@@ -84,13 +84,14 @@ impl MapStage for MeasureStage {
             let text = Field::new(&self.params.text, DataType::Utf8, true);
             let schema = Arc::new(Schema::new(vec![text]));
             let counter = &mut self.counter;
-            self.documents.for_each(&places, &schema, &mut |range, documents| {
-                if own.column_by_name(CHUNK_START).is_none() {
-                    return add(counter, documents.column(0));
-                }
-                let own = own.slice(range.start, range.len());
-                add(counter, &chunks(&own, documents.column(0))?)
-            })?;
+            self.documents
+                .for_each(&places, &schema, &mut |range, documents| {
+                    if own.column_by_name(CHUNK_START).is_none() {
+                        return add(counter, documents.column(0));
+                    }
+                    let own = own.slice(range.start, range.len());
+                    add(counter, &chunks(&own, documents.column(0))?)
+                })?;
         }
         self.counter.finish(emit)
     }
@@ -119,7 +120,10 @@ pub(crate) fn measure(
     let mut by_target: BTreeMap<String, Option<f64>> = BTreeMap::new();
     for (name, suffix) in facts.columns() {
         let target = column(&format!("target_count{suffix}"))?;
-        by_target.insert(name, kl_reduction(&target, &raw, selected.counts.as_slice()));
+        by_target.insert(
+            name,
+            kl_reduction(&target, &raw, selected.counts.as_slice()),
+        );
     }
     let known: Vec<f64> = by_target.values().copied().flatten().collect();
     let mean = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);

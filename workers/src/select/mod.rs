@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS};
 use gleaner_schemas::Failure;
+use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS};
 use gleaner_schemas::job::{Job, JobError, nearest};
 use gleaner_schemas::units::Ratio;
 use schemars::{Schema, schema_for};
@@ -282,8 +282,14 @@ impl Select {
             if has(name) {
                 return Ok(());
             }
-            let known = stage.schema.fields().iter().map(|field| field.name().as_str());
-            let hint = nearest(name, known).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let known = stage
+                .schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str());
+            let hint = nearest(name, known)
+                .map(|hint| format!("; {hint}"))
+                .unwrap_or_default();
             Err(permanent(format!(
                 "stage {} needs the column `{name}` of stage {stage_name} {why}{hint}",
                 self.name
@@ -324,12 +330,21 @@ impl Select {
             return Ok(vec![1]);
         }
         let mut proportions = self.params.proportions.clone();
-        if let Some(of_stage) = stage.params.get("proportions").filter(|_| proportions.is_empty()) {
+        if let Some(of_stage) = stage
+            .params
+            .get("proportions")
+            .filter(|_| proportions.is_empty())
+        {
             proportions = read(of_stage)?;
         }
         if proportions.is_empty() {
-            let targets = model.map(|model| model.targets.as_slice()).unwrap_or_default();
-            return Ok(targets.iter().map(|target| target.counted.n_ngrams).collect());
+            let targets = model
+                .map(|model| model.targets.as_slice())
+                .unwrap_or_default();
+            return Ok(targets
+                .iter()
+                .map(|target| target.counted.n_ngrams)
+                .collect());
         }
         let shares: Option<Vec<Ratio>> = ordering
             .targets
@@ -358,13 +373,18 @@ impl Select {
     ) -> Result<Known<(Vec<ByGroup<Cut>>, Divided)>, Failure> {
         let count = |target_idx: usize, level: usize, earlier: &[ByGroup<Cut>], prefixes| {
             let phase = count_phase(target_idx, level);
-            self.scores_map(completed, source, &phase, &RangeParams {
-                ordering: source.ordering.clone(),
-                unit: budget.unit(),
-                target_idx,
-                earlier: earlier.to_vec(),
-                prefixes,
-            })
+            self.scores_map(
+                completed,
+                source,
+                &phase,
+                &RangeParams {
+                    ordering: source.ordering.clone(),
+                    unit: budget.unit(),
+                    target_idx,
+                    earlier: earlier.to_vec(),
+                    prefixes,
+                },
+            )
         };
         known!(count(0, 0, &[], None));
         let reduce_totals = || reduce_step(TOTALS, json!(null), count_phase(0, 0));
@@ -386,7 +406,10 @@ impl Select {
                 })
                 .collect();
             for level in 0.. {
-                let rows = open.0.iter().fold(0, |sum: u64, (_, it)| sum.saturating_add(it.n_rows));
+                let rows = open
+                    .0
+                    .iter()
+                    .fold(0, |sum: u64, (_, it)| sum.saturating_add(it.n_rows));
                 if open.0.is_empty() || rows <= LISTED_ROWS_MAX {
                     break;
                 }
@@ -409,13 +432,18 @@ impl Select {
             }
             if !open.0.is_empty() {
                 let phase = format!("list-{target_idx}");
-                known!(self.scores_map(completed, source, &phase, &RangeParams {
-                    ordering: source.ordering.clone(),
-                    unit: budget.unit(),
-                    target_idx,
-                    earlier: cuts.clone(),
-                    prefixes: Some(prefixes(&open)),
-                }));
+                known!(self.scores_map(
+                    completed,
+                    source,
+                    &phase,
+                    &RangeParams {
+                        ordering: source.ordering.clone(),
+                        unit: budget.unit(),
+                        target_idx,
+                        earlier: cuts.clone(),
+                        prefixes: Some(prefixes(&open)),
+                    }
+                ));
                 let params = NarrowParams {
                     phase: phase.clone(),
                     open,
@@ -464,7 +492,10 @@ impl Select {
         source: &Source<'_>,
         rule: Rule,
     ) -> Result<Step, Failure> {
-        let corpus = self.params.materialize.then(|| completed.corpus_schema.as_ref().clone());
+        let corpus = self
+            .params
+            .materialize
+            .then(|| completed.corpus_schema.as_ref().clone());
         let params = ChooseParams {
             ordering: source.ordering.clone(),
             rule,
@@ -495,7 +526,10 @@ impl Select {
         if !self.params.measure {
             return Ok(Known::Yes(None));
         }
-        let n_chosen = completed.maps.get(CHOOSE).map_or(0, |manifest| manifest.lanes.ok);
+        let n_chosen = completed
+            .maps
+            .get(CHOOSE)
+            .map_or(0, |manifest| manifest.lanes.ok);
         if n_chosen == 0 {
             return Ok(Known::Yes(None));
         }
@@ -546,7 +580,9 @@ impl Select {
 
 fn prefixes(open: &ByGroup<OpenGroup>) -> ByGroup<Hex> {
     let entries = open.0.iter();
-    entries.map(|(group, open)| (group.clone(), open.prefix.clone())).collect()
+    entries
+        .map(|(group, open)| (group.clone(), open.prefix.clone()))
+        .collect()
 }
 
 fn reduce_step(name: &str, params: Value, input: String) -> Step {
@@ -578,7 +614,11 @@ fn over_common_denominator(shares: &[Ratio]) -> Option<Vec<u64>> {
     }
     shares
         .iter()
-        .map(|share| share.numerator().checked_mul(denominator / share.denominator()))
+        .map(|share| {
+            share
+                .numerator()
+                .checked_mul(denominator / share.denominator())
+        })
         .collect()
 }
 

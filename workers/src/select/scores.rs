@@ -4,9 +4,7 @@ use arrow::array::{Array, BooleanArray, Float64Array, RecordBatch, StringArray, 
 use arrow::datatypes::SchemaRef;
 use gleaner_algorithms::resample::gumbel;
 use gleaner_schemas::Failure;
-use gleaner_schemas::columns::{
-    DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, SOURCE, STATUS,
-};
+use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, SOURCE, STATUS};
 use serde::{Deserialize, Serialize};
 
 use super::params::{Method, Unit};
@@ -53,7 +51,15 @@ impl Ordering {
     /// Columns to read of a table with this schema.
     pub(crate) fn columns(&self, schema: &SchemaRef) -> Vec<String> {
         let usual = [
-            DOC_ID, SOURCE, N_TOKENS, N_BYTES, ELIGIBLE, STATUS, CHUNK_START, CHUNK_END, INPUT_FILE,
+            DOC_ID,
+            SOURCE,
+            N_TOKENS,
+            N_BYTES,
+            ELIGIBLE,
+            STATUS,
+            CHUNK_START,
+            CHUNK_END,
+            INPUT_FILE,
             INPUT_ROW,
         ];
         let mut columns: Vec<String> = Vec::new();
@@ -182,7 +188,10 @@ impl Scores {
     ) -> Option<f64> {
         let doc_id = self.doc_id.value(row);
         let key = ordering.key(target_idx, self.score(target_idx, row)?, doc_id);
-        let input_file = self.input_file.as_ref().and_then(|files| text_at(files, row));
+        let input_file = self
+            .input_file
+            .as_ref()
+            .and_then(|files| text_at(files, row));
         let tie = TieBreak {
             doc_id,
             input_file: input_file.unwrap_or_default(),

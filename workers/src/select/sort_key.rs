@@ -103,7 +103,12 @@ impl TryFrom<String> for Hex {
         let nibbles = nibbles.filter(|nibbles| nibbles.len().is_multiple_of(2));
         let nibbles = nibbles.ok_or_else(|| format!("{text:?} is not hexadecimal"))?;
         // Each pair is below 256.
-        Ok(Self(nibbles.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()))
+        Ok(Self(
+            nibbles
+                .chunks(2)
+                .map(|pair| (pair[0] * 16 + pair[1]) as u8)
+                .collect(),
+        ))
     }
 }
 
