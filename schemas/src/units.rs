@@ -43,7 +43,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = BYTE_UNITS
             .iter()
-            .find(|(_, size)| self.0 > 0 && self.0 % size == 0);
+            .find(|(_, size)| self.0 > 0 && self.0.is_multiple_of(*size));
         match unit {
             Some((name, size)) => write!(f, "{}{name}", self.0 / size),
             None => write!(f, "{}B", self.0),
@@ -104,7 +104,7 @@ impl fmt::Display for HumanDuration {
         let ms = self.0.as_millis();
         let (size, unit) = [(3_600_000, "h"), (60_000, "min"), (1000, "s")]
             .into_iter()
-            .find(|(size, _)| ms > 0 && ms % size == 0)
+            .find(|(size, _)| ms > 0 && ms.is_multiple_of(*size))
             .unwrap_or((1, "ms"));
         write!(f, "{}{unit}", ms / size)
     }

@@ -1,21 +1,16 @@
 //! Side inputs of tasks: loaded once per worker, shared by its slots, checked by their hash.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use gleaner_schemas::{ContentHash, Failure, FailureKind, SideInput};
 use gleaner_storage::table::{self, BlockingIo};
 
-use crate::stage::SideInputs;
+use crate::stage::{Build, Derived, SideInputs};
 
 /// Derived values kept in memory; a job uses one or two at a time.
 const VALUES_KEPT: usize = 8;
-
-/// A value that a stage made of a side input.
-pub type Derived = Arc<dyn Any + Send + Sync>;
 
 /// What stages made of side inputs, by content and purpose.
 #[derive(Default)]
@@ -43,12 +38,7 @@ pub struct TaskSideInputs<'a> {
 }
 
 impl SideInputs for TaskSideInputs<'_> {
-    fn derived(
-        &self,
-        name: &str,
-        purpose: &str,
-        build: &mut dyn FnMut(&[RecordBatch]) -> Result<Derived, Failure>,
-    ) -> Result<Derived, Failure> {
+    fn derived(&self, name: &str, purpose: &str, build: Build<'_>) -> Result<Derived, Failure> {
         let side_input = self
             .side_inputs
             .iter()

@@ -301,6 +301,12 @@ pub struct MapContext<'a> {
     pub memory_bytes: u64,
 }
 
+/// A value that a stage made of a side input.
+pub type Derived = Arc<dyn Any + Send + Sync>;
+
+/// Makes a value of the batches of a side input.
+pub type Build<'a> = &'a mut dyn FnMut(&[RecordBatch]) -> Result<Derived, Failure>;
+
 /// Side inputs of a task. Loaded once per worker and shared by its slots.
 pub trait SideInputs: Debug + Send + Sync {
     /// What `build` makes of the side input's batches, kept for later tasks with the same content.
@@ -309,12 +315,7 @@ pub trait SideInputs: Debug + Send + Sync {
     /// # Errors
     ///
     /// Of the reads, or what `build` returns.
-    fn derived(
-        &self,
-        name: &str,
-        purpose: &str,
-        build: &mut dyn FnMut(&[RecordBatch]) -> Result<Arc<dyn Any + Send + Sync>, Failure>,
-    ) -> Result<Arc<dyn Any + Send + Sync>, Failure>;
+    fn derived(&self, name: &str, purpose: &str, build: Build<'_>) -> Result<Derived, Failure>;
 }
 
 /// Reads documents of the corpus by their place.

@@ -1,6 +1,7 @@
 //! What `run`, `plan` and `validate` do first: read the job file, check it, look at the inputs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use gleaner_schemas::job::{Job, JobSource};
@@ -97,10 +98,9 @@ pub async fn load_inputs(
                     let Some(spec) = job.file.datasets.get(&name) else {
                         continue;
                     };
-                    if !datasets.contains_key(&name) {
-                        let path = format!("datasets.{name}");
-                        let set = inputs::load(stores, job, base_dir, &path, spec).await?;
-                        datasets.insert(name, set);
+                    if let Entry::Vacant(entry) = datasets.entry(name) {
+                        let path = format!("datasets.{}", entry.key());
+                        entry.insert(inputs::load(stores, job, base_dir, &path, spec).await?);
                     }
                 }
                 Need::Published(text) => {

@@ -34,6 +34,9 @@ use crate::sql::table::{File, FilesTable, place_fields, without_metadata};
 /// Footers read at a time.
 const FOOTER_READS: usize = 64;
 
+/// The reading of a footer; it gives the file's name too.
+type FooterRead<'a> = BoxFuture<'a, Result<Option<(&'a str, Footer)>>>;
+
 /// The corpus of a job, not yet opened.
 #[derive(Debug)]
 pub(crate) struct Corpus {
@@ -122,7 +125,7 @@ impl Corpus {
     /// The columns of all files, and the rows of those files that can be read.
     async fn read_footers(&self) -> Result<(Schema, HashMap<String, u64>)> {
         // Boxed: a closure over borrowed files is not general enough for a stream that is sent.
-        let mut reads: Vec<BoxFuture<'_, Result<Option<(&str, Footer)>>>> = Vec::new();
+        let mut reads: Vec<FooterRead<'_>> = Vec::new();
         for (file, _) in self.groups.iter().flat_map(|group| &group.files) {
             reads.push(Box::pin(self.read_footer(file)));
         }

@@ -191,12 +191,17 @@ impl Footer {
     ///
     /// If not; the message lists what the file has.
     pub fn check_columns(&self, name: &str, columns: &DocumentColumns) -> Result<(), ReadError> {
-        let is_text = |data_type: &DataType| is_text(data_type);
-        let is_id = |data_type: &DataType| is_text(data_type) || data_type.is_integer();
-        let checks: [(&str, Option<&str>, &str, &dyn Fn(&DataType) -> bool); 3] = [
-            ("text", Some(&columns.text), "a text", &is_text),
-            ("id", columns.id.as_deref(), "a text or an integer", &is_id),
-            ("source", columns.source.as_deref(), "a text", &is_text),
+        type Check = fn(&DataType) -> bool;
+        let is_id: Check = |data_type| is_text(data_type) || data_type.is_integer();
+        let checks = [
+            (
+                "text",
+                Some(columns.text.as_str()),
+                "a text",
+                is_text as Check,
+            ),
+            ("id", columns.id.as_deref(), "a text or an integer", is_id),
+            ("source", columns.source.as_deref(), "a text", is_text),
         ];
         // A jsonl file without a line has no columns and no rows.
         if self.schema.fields().is_empty() && self.row_groups.is_empty() {

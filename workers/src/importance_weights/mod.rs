@@ -151,13 +151,15 @@ struct ImportanceWeights {
 
 /// Where the model of this run comes from.
 enum Model {
-    Ready {
-        table: SideTable,
-        outcome: OutcomeTable,
-        facts: ModelFacts,
-        notes: Vec<String>,
-    },
-    Missing(Step),
+    Ready(Box<ReadyModel>),
+    Missing(Box<Step>),
+}
+
+struct ReadyModel {
+    table: SideTable,
+    outcome: OutcomeTable,
+    facts: ModelFacts,
+    notes: Vec<String>,
 }
 
 impl Stage for ImportanceWeights {
@@ -189,14 +191,14 @@ impl Stage for ImportanceWeights {
                 Err(notes) => self.fitted(completed, notes)?,
             },
         };
-        let (table, outcome, facts, notes) = match model {
-            Model::Missing(step) => return Ok(step),
-            Model::Ready {
-                table,
-                outcome,
-                facts,
-                notes,
-            } => (table, outcome, facts, notes),
+        let ReadyModel {
+            table,
+            outcome,
+            facts,
+            notes,
+        } = match model {
+            Model::Missing(step) => return Ok(*step),
+            Model::Ready(ready) => *ready,
         };
         if !completed.maps.contains_key(SCORE) {
             let params = ScoreParams {
@@ -269,25 +271,25 @@ impl ImportanceWeights {
         let [file] = table.files.as_slice() else {
             return Err(permanent(format!("the table {table_name} is not one file")));
         };
-        Ok(Ok(Model::Ready {
+        Ok(Ok(Model::Ready(Box::new(ReadyModel {
             table: SideTable::Own(file.clone()),
             outcome: OutcomeTable::Published,
             facts,
             notes: vec![format!(
                 "the model fitted by version {since} stays frozen (`refit: true` fits anew)"
             )],
-        }))
+        }))))
     }
 
     /// A copy of the model of another output.
     fn adopted(&self, completed: &Completed<'_>, need: &str) -> Result<Model, Failure> {
         if let Some(result) = completed.reduces.get(ADOPT) {
-            return Ok(Model::Ready {
+            return Ok(Model::Ready(Box::new(ReadyModel {
                 table: reduce_table(ADOPT),
                 outcome: outcome_table(ADOPT),
                 facts: ModelFacts::read(Some(&result.facts), need)?,
                 notes: vec![format!("the model is that of {need}; nothing was fitted")],
-            });
+            })));
         }
         let version = completed
             .others
@@ -301,7 +303,7 @@ impl ImportanceWeights {
                 differences.join(", ")
             )));
         }
-        Ok(Model::Missing(Step::Reduce(ReducePhase {
+        Ok(Model::Missing(Box::new(Step::Reduce(ReducePhase {
             name: ADOPT.to_owned(),
             params: json!(facts),
             inputs: Vec::new(),
@@ -312,28 +314,28 @@ impl ImportanceWeights {
                     file,
                 },
             )],
-        })))
+        }))))
     }
 
     /// A model of this run.
     fn fitted(&self, completed: &Completed<'_>, notes: Vec<String>) -> Result<Model, Failure> {
         if let Some(result) = completed.reduces.get(FIT) {
-            return Ok(Model::Ready {
+            return Ok(Model::Ready(Box::new(ReadyModel {
                 table: reduce_table(FIT),
                 outcome: outcome_table(FIT),
                 facts: ModelFacts::read(Some(&result.facts), &self.name)?,
                 notes,
-            });
+            })));
         }
         let features = self.params.features();
         let count = |name: &str, input| {
-            Model::Missing(Step::Map(MapPhase {
+            Model::Missing(Box::new(Step::Map(MapPhase {
                 name: name.to_owned(),
                 params: json!(features),
                 input,
                 side_inputs: Vec::new(),
                 is_table: false,
-            }))
+            })))
         };
         for (target, phase) in &self.count_phases {
             if !completed.maps.contains_key(phase) {
@@ -364,12 +366,12 @@ impl ImportanceWeights {
             fitted_with: self.fitted_with.clone(),
         };
         let targets = self.count_phases.iter().map(|(_, phase)| phase.clone());
-        Ok(Model::Missing(Step::Reduce(ReducePhase {
+        Ok(Model::Missing(Box::new(Step::Reduce(ReducePhase {
             name: FIT.to_owned(),
             params: json!(params),
             inputs: targets.chain([COUNT_RAW.to_owned()]).collect(),
             side_inputs: Vec::new(),
-        })))
+        }))))
     }
 }
 

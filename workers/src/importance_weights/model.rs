@@ -1,6 +1,5 @@
 //! The fitted model: what it was fitted with, its table, and how tasks load it.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch_columns::{floats, numbers, permanent};
-use crate::stage::SideInputs;
+use crate::stage::{Derived, SideInputs};
 
 /// Name of the side input that holds the model.
 pub(crate) const MODEL: &str = "model";
@@ -249,7 +248,7 @@ impl LogRatios {
         suffixes: &[String],
     ) -> Result<Arc<Self>, Failure> {
         let purpose = format!("log ratios {}", suffixes.join(","));
-        let mut build = |batches: &[RecordBatch]| -> Result<Arc<dyn Any + Send + Sync>, Failure> {
+        let mut build = |batches: &[RecordBatch]| -> Result<Derived, Failure> {
             Ok(Arc::new(Self::of(batches, features, suffixes)?))
         };
         let value = side_inputs.derived(MODEL, &purpose, &mut build)?;

@@ -45,6 +45,9 @@ pub(crate) struct RangeParams {
     pub(crate) prefixes: Option<ByGroup<Hex>>,
 }
 
+/// Takes group, prefix length, sort key and cost of a row.
+type EachInQuestion<'a> = &'a mut dyn FnMut(Option<&str>, usize, &[u8], u64) -> Result<(), Failure>;
+
 /// Finds the rows that are in question.
 #[derive(Debug)]
 struct Range {
@@ -71,11 +74,7 @@ impl Range {
     }
 
     /// Calls `each` with group, prefix length, sort key and cost of the rows in question.
-    fn for_each(
-        &mut self,
-        batch: &RecordBatch,
-        each: &mut dyn FnMut(Option<&str>, usize, &[u8], u64) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn for_each(&mut self, batch: &RecordBatch, each: EachInQuestion<'_>) -> Result<(), Failure> {
         let scores = Scores::of(batch, &self.ordering)?;
         for row in 0..scores.n_rows() {
             self.lanes.rows_in += 1;

@@ -126,6 +126,9 @@ enum Known<T> {
     After(Step),
 }
 
+/// Cuts by target, and how the budget was divided.
+type DecidedCuts = (Vec<ByGroup<Cut>>, Divided);
+
 /// Unwraps a value or returns the step that has to come first.
 macro_rules! known {
     ($value:expr) => {
@@ -370,7 +373,7 @@ impl Select {
         completed: &Completed<'_>,
         source: &Source<'_>,
         budget: Budget,
-    ) -> Result<Known<(Vec<ByGroup<Cut>>, Divided)>, Failure> {
+    ) -> Result<Known<DecidedCuts>, Failure> {
         let count = |target_idx: usize, level: usize, earlier: &[ByGroup<Cut>], prefixes| {
             let phase = count_phase(target_idx, level);
             self.scores_map(
