@@ -15,6 +15,7 @@ use gleaner_schemas::{
 };
 use gleaner_storage::output::ListedAttempt;
 use gleaner_storage::{Output, OutputError, encode, layout};
+use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -47,6 +48,8 @@ pub struct Dispatcher<'a> {
     pub queue: &'a Arc<dyn TaskQueue>,
     /// Told by workers in this process after each task.
     pub task_ended: &'a Arc<Notify>,
+    /// What keeps workers in this process from recording outcomes.
+    pub trouble: &'a Arc<Trouble>,
     /// Tasks that workers can run at a time, as far as known; twice as many are offered.
     pub n_slots: usize,
     /// This run.
@@ -205,6 +208,9 @@ impl Dispatcher<'_> {
             if self.shutdown.is_draining() {
                 return Err(RunError::Interrupted);
             }
+            if let Some(failure) = self.trouble.get() {
+                return Err(cannot_write(&failure));
+            }
             if attempts.is_some()
                 && let Err(error) = self.offer(plan, plan_id, tasks, ledger, started).await
             {
@@ -346,14 +352,16 @@ impl Dispatcher<'_> {
         ledger: &Ledger,
         attempts: &BTreeMap<TaskId, Vec<ListedAttempt>>,
     ) -> Result<PhaseManifest, RunError> {
-        let chosen: Vec<(&Task, &ListedAttempt)> = tasks
+        // Owned: a closure over borrowed pairs is not general enough for a future that is sent.
+        let chosen: Vec<(usize, ListedAttempt)> = tasks
             .iter()
-            .filter_map(|task| Some((task, attempts.get(&task.id)?.first()?)))
+            .enumerate()
+            .filter_map(|(idx, task)| Some((idx, attempts.get(&task.id)?.first()?.clone())))
             .collect();
         let pinned = self
             .retrying(|| {
-                Output::map_concurrently(chosen.clone(), FOOTER_READS, |(task, attempt)| {
-                    self.pin(task, attempt)
+                Output::map_concurrently(chosen.clone(), FOOTER_READS, |(idx, attempt)| {
+                    self.pin(&tasks[idx], attempt)
                 })
             })
             .await?;
@@ -395,11 +403,7 @@ impl Dispatcher<'_> {
         .await
     }
 
-    async fn pin(
-        &self,
-        task: &Task,
-        attempt: &ListedAttempt,
-    ) -> Result<PinnedAttempt, OutputError> {
+    async fn pin(&self, task: &Task, attempt: ListedAttempt) -> Result<PinnedAttempt, OutputError> {
         let path = self.output.path_of(&attempt.path);
         let facts = encode::read_facts(self.output.store(), &path, attempt.bytes)
             .await
@@ -420,8 +424,8 @@ impl Dispatcher<'_> {
             })?;
         Ok(PinnedAttempt {
             task: task.id.clone(),
-            attempt: attempt.attempt.clone(),
-            path: attempt.path.clone(),
+            attempt: attempt.attempt,
+            path: attempt.path,
             rows: facts.rows,
             bytes: attempt.bytes,
             lanes: facts.lanes,
@@ -437,6 +441,14 @@ impl Dispatcher<'_> {
     {
         retrying(self.shutdown, operation).await
     }
+}
+
+/// The output's store refuses what nobody can go on without.
+fn cannot_write(failure: &Failure) -> RunError {
+    RunError::usage(
+        format!("cannot write to the output: {failure}"),
+        "is there space, and are you allowed to write there? what is committed is kept",
+    )
 }
 
 /// Tries again, with pauses, while the store is unreachable, for a bounded time.

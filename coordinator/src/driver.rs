@@ -22,6 +22,7 @@ use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, layout};
 use gleaner_workers::entropy::Entropy;
 use gleaner_workers::registry;
+use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{
     Completed, CompletedStage, MapPhase, Outcome, OutcomeTable, ReducePhase, SideTable, Stage,
@@ -52,6 +53,8 @@ pub struct Environment {
     pub queue: Arc<dyn TaskQueue>,
     /// Told by workers in this process after each task.
     pub task_ended: Arc<Notify>,
+    /// What keeps workers in this process from recording outcomes.
+    pub trouble: Arc<Trouble>,
     /// Tasks that workers can run at a time, as far as known.
     pub n_slots: usize,
     /// Random bits for names.
@@ -283,6 +286,7 @@ impl Driver<'_> {
                     output: self.output,
                     queue: &self.environment.queue,
                     task_ended: &self.environment.task_ended,
+                    trouble: &self.environment.trouble,
                     n_slots: self.environment.n_slots,
                     run: self.run,
                     journal: self.journal,

@@ -87,7 +87,7 @@ pub fn print(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json<T: serde::Serialize>(value: &T) -> io::Result<()> {
     let text = if is_terminal() {
         serde_json::to_string_pretty(value)

@@ -1,11 +1,12 @@
 //! The worker's loop: receive, work, acknowledge. It keeps nothing between tasks but caches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use gleaner_queue::{Delivery, QueueError, TaskQueue};
+use gleaner_schemas::{Failure, FailureKind};
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
@@ -14,6 +15,30 @@ use crate::shutdown::Shutdown;
 
 /// Pause after the queue or the store could not be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What keeps the workers of this process from recording any outcome: a full disk, a missing
+/// permission. A coordinator in the same process ends the run with it, rather than wait for tasks
+/// that nobody can finish.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<Failure>>);
+
+impl Trouble {
+    /// The last failure to record an outcome that trying again cannot help.
+    #[must_use]
+    pub fn get(&self) -> Option<Failure> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, failure: &Failure) {
+        if failure.kind != FailureKind::Transient {
+            let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *trouble = Some(failure.clone());
+        }
+    }
+}
 
 /// A worker: some slots that take tasks from a queue.
 #[derive(Debug)]
@@ -27,6 +52,8 @@ pub struct Worker {
     /// Told after each task, so that a coordinator in this process looks at once. A hint only:
     /// it may be lost.
     pub task_ended: Arc<Notify>,
+    /// Told when outcomes cannot be recorded.
+    pub trouble: Arc<Trouble>,
 }
 
 impl Worker {
@@ -81,6 +108,8 @@ impl Worker {
             }
             Err(failure) => {
                 tracing::warn!(%task, %failure, "giving the task back");
+                self.trouble.set(&failure);
+                self.task_ended.notify_one();
                 drop(delivery);
                 pause(shutdown).await;
             }

@@ -149,6 +149,7 @@ pub async fn plan(arguments: &JobArguments) -> Result<PlanReport, RunError> {
         stores,
         queue: Arc::new(MemoryQueue::new()),
         task_ended: Arc::new(Notify::new()),
+        trouble: Arc::default(),
         n_slots: 0,
         entropy: Arc::new(SystemEntropy),
         progress: Arc::new(Silent),

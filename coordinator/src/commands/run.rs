@@ -14,7 +14,7 @@ use gleaner_workers::attempt::Workbench;
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
 use gleaner_workers::plan_cache::PlanCache;
-use gleaner_workers::runner::Worker;
+use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -70,6 +70,7 @@ pub async fn run(
     let stores = Stores::from_env();
     let queue = MemoryQueue::new();
     let task_ended = Arc::new(Notify::new());
+    let trouble = Arc::new(Trouble::default());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
     let worker = Worker {
@@ -84,11 +85,13 @@ pub async fn run(
         }),
         n_slots: arguments.n_workers,
         task_ended: Arc::clone(&task_ended),
+        trouble: Arc::clone(&trouble),
     };
     let environment = Environment {
         stores,
         queue: Arc::new(queue.clone()),
         task_ended,
+        trouble,
         n_slots: arguments.n_workers,
         entropy,
         progress,

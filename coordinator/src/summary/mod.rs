@@ -1,7 +1,7 @@
 //! The summary at the end of a run: what went where, did it work, what does it look like.
 //!
 //! [`gather`] asks the published version by SQL, so every number of the summary is one that a
-//! user can get again; [`render`] writes it for people. The same as JSON is the last event of
+//! user can get again; [`Summary::render`] writes it for people. The same as JSON is the last event of
 //! `run --json`.
 
 mod render;

@@ -80,6 +80,12 @@ pub fn plan_chunk(stage: &str, phase: &str, plan: &PlanId, chunk_idx: u64) -> St
     )
 }
 
+/// Folder of the manifests of a stage's phases.
+#[must_use]
+pub fn manifests(stage: &str) -> String {
+    format!("{PRIVATE}/manifests/{stage}")
+}
+
 /// Key of the manifest of a complete map phase.
 #[must_use]
 pub fn phase_manifest(stage: &str, phase: &str, plan: &PlanId) -> String {

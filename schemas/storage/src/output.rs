@@ -82,8 +82,31 @@ pub fn store_error_kind(error: &object_store::Error) -> FailureKind {
         | Error::PermissionDenied { .. }
         | Error::Unauthenticated { .. }
         | Error::UnknownConfigurationKey { .. } => FailureKind::Permanent,
+        other if is_lasting(other) => FailureKind::Permanent,
         _ => FailureKind::Transient,
     }
+}
+
+/// Whether the file system refuses what trying again cannot change.
+fn is_lasting(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                ErrorKind::StorageFull
+                    | ErrorKind::QuotaExceeded
+                    | ErrorKind::FileTooLarge
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnlyFilesystem
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::IsADirectory
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The outcome of a put-if-absent.

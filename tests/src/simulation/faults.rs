@@ -1,0 +1,233 @@
+//! What goes wrong, decided by a seed: a store and a queue that do as they please.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use gleaner_queue::{Delivery, MemoryQueue, QueueError, TaskQueue};
+use gleaner_schemas::TaskMessage;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// The dice of a simulation.
+#[derive(Debug)]
+pub(super) struct Faults {
+    dice: Mutex<StdRng>,
+    is_calm: AtomicBool,
+    /// How often an operation fails.
+    share: f64,
+    n_faults: AtomicU64,
+    n_kills: AtomicU64,
+}
+
+impl Faults {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut dice = StdRng::seed_from_u64(seed);
+        Self {
+            share: [0.0, 0.02, 0.1, 0.25][dice.random_range(0..4)],
+            dice: Mutex::new(dice),
+            is_calm: AtomicBool::new(false),
+            n_faults: AtomicU64::new(0),
+            n_kills: AtomicU64::new(0),
+        }
+    }
+
+    /// No more faults from here on.
+    pub(super) fn stop(&self) {
+        self.is_calm.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn pick(&self, range: Range<u64>) -> u64 {
+        self.dice.lock().unwrap().random_range(range)
+    }
+
+    /// A time in milliseconds, short ones more often.
+    pub(super) fn time(&self, range: Range<u64>) -> Duration {
+        let mut dice = self.dice.lock().unwrap();
+        let longest = dice.random_range(range.clone());
+        Duration::from_millis(dice.random_range(range.start..=longest))
+    }
+
+    /// Whether an event happens that has this share of all.
+    pub(super) fn happens(&self, share: f64) -> bool {
+        let happens = !self.is_calm.load(Ordering::SeqCst)
+            && share > 0.0
+            && self.dice.lock().unwrap().random_bool(share);
+        if happens {
+            self.n_faults.fetch_add(1, Ordering::SeqCst);
+        }
+        happens
+    }
+
+    fn fails(&self) -> bool {
+        self.happens(self.share / 2.0)
+    }
+
+    pub(super) fn count_kill(&self) {
+        self.n_kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn n_faults(&self) -> u64 {
+        self.n_faults.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn n_kills(&self) -> u64 {
+        self.n_kills.load(Ordering::SeqCst)
+    }
+}
+
+/// A store that fails before it does something, or after, and takes its time.
+#[derive(Debug)]
+pub(super) struct FaultyStore {
+    pub(super) store: Arc<InMemory>,
+    pub(super) faults: Arc<Faults>,
+}
+
+fn broken() -> object_store::Error {
+    object_store::Error::Generic {
+        store: "faulty",
+        source: "the connection was reset".into(),
+    }
+}
+
+impl FaultyStore {
+    async fn wait(&self) -> Result<()> {
+        tokio::time::sleep(self.faults.time(1..200)).await;
+        if self.faults.fails() {
+            Err(broken())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The answer may be lost.
+    fn answer<T>(&self, result: Result<T>) -> Result<T> {
+        if self.faults.fails() {
+            Err(broken())
+        } else {
+            result
+        }
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.wait().await?;
+        let result = self.store.put_opts(location, payload, options).await;
+        self.answer(result)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.wait().await?;
+        self.store.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        if self.faults.fails() {
+            return futures::stream::once(async { Err(broken()) }).boxed();
+        }
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, faults) = (Arc::clone(&self.store), Arc::clone(&self.faults));
+        let prefix = prefix.cloned();
+        let listed = async move {
+            tokio::time::sleep(faults.time(1..400)).await;
+            if faults.fails() {
+                return Err(broken());
+            }
+            let listed: Vec<ObjectMeta> = store.list(prefix.as_ref()).try_collect().await?;
+            Ok(futures::stream::iter(listed.into_iter().map(Ok)))
+        };
+        futures::stream::once(listed).try_flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.wait().await?;
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+/// A queue that loses, doubles and delays messages, and whose confirmations get lost.
+#[derive(Debug)]
+pub(super) struct FaultyQueue {
+    pub(super) queue: MemoryQueue,
+    pub(super) faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl TaskQueue for FaultyQueue {
+    async fn publish(&self, tasks: &[TaskMessage]) -> Result<(), QueueError> {
+        let unreachable = || QueueError::Unreachable("the connection was reset".to_owned());
+        for task in tasks {
+            tokio::time::sleep(self.faults.time(1..100)).await;
+            if self.faults.fails() {
+                return Err(unreachable());
+            }
+            let copies = match () {
+                () if self.faults.happens(0.02) => 0,
+                () if self.faults.happens(0.05) => 2,
+                () => 1,
+            };
+            for _ in 0..copies {
+                self.queue.publish(std::slice::from_ref(task)).await?;
+            }
+        }
+        if self.faults.fails() {
+            Err(unreachable())
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn receive(&self) -> Result<Delivery, QueueError> {
+        let delivery = self.queue.receive().await?;
+        if self.faults.happens(0.01) {
+            // The broker lost it.
+            delivery.ack().await?;
+            return Err(QueueError::Unreachable(
+                "the connection was reset".to_owned(),
+            ));
+        }
+        Ok(delivery)
+    }
+}

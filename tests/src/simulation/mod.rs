@@ -1,0 +1,270 @@
+//! The commit protocol under faults, in one process and in virtual time, as a seed decides.
+//!
+//! Real are the ledger, the dispatcher, the worker's loop, the output and the publication. Made
+//! up are the store (it fails before or after it did what was asked, and takes its time), the
+//! queue (it loses, doubles and delays), and what tasks compute (a function of the task, after a
+//! while). Coordinators and workers are killed at any await point and started again.
+
+mod faults;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use gleaner_schemas::{PhaseManifest, PlanId, TaskId, Version};
+use gleaner_storage::{Output, layout};
+
+use world::{Phase, World};
+
+/// Coordinators on one job.
+const N_COORDINATORS: usize = 2;
+/// Worker processes.
+const N_WORKERS: usize = 3;
+/// Virtual time after which a simulation hangs.
+const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a simulation went through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Faults of store and queue.
+    pub n_faults: u64,
+    /// Kills of coordinators and workers.
+    pub n_kills: u64,
+    /// Tasks of all phases.
+    pub n_tasks: u64,
+    /// Attempts that lost and were removed, or were left by a kill.
+    pub n_attempts: u64,
+}
+
+/// Simulates one job to its end.
+///
+/// # Panics
+///
+/// If an invariant does not hold, with the seed.
+#[must_use]
+pub fn simulate(seed: u64) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = Arc::new(World::new(seed));
+        let ended = tokio::time::timeout(TIME_MAX, run(&world)).await;
+        assert!(ended.is_ok(), "seed {seed}: hangs");
+        check(&world).await
+    })
+}
+
+/// Lets all actors live, die and come back until every coordinator has come to its end.
+async fn run(world: &Arc<World>) {
+    let mut workers: Vec<_> = (0..N_WORKERS)
+        .map(|_| tokio::spawn(Arc::clone(world).work()))
+        .collect();
+    let mut coordinators: FuturesUnordered<_> = (0..N_COORDINATORS)
+        .map(|_| live_and_die(Arc::clone(world)))
+        .collect();
+    let mut kills = world.faults.pick(0..8);
+    loop {
+        tokio::select! {
+            ended = coordinators.next() => {
+                if ended.is_none() {
+                    break;
+                }
+            }
+            () = tokio::time::sleep(world.faults.time(1..60_000)), if kills > 0 => {
+                kills -= 1;
+                world.faults.count_kill();
+                let victim = world.faults.pick(0..N_WORKERS as u64) as usize;
+                workers[victim].abort();
+                let _ = (&mut workers[victim]).await;
+                workers[victim] = tokio::spawn(Arc::clone(world).work());
+            }
+        }
+    }
+    // Once more in calm: whatever was left behind is put in order by an ordinary run.
+    world.faults.stop();
+    world
+        .coordinate()
+        .await
+        .unwrap_or_else(|error| panic!("seed {}: {error}", world.seed));
+    for worker in workers {
+        worker.abort();
+        let _ = worker.await;
+    }
+}
+
+/// A coordinator that is killed now and then, and started again until it succeeds.
+async fn live_and_die(world: Arc<World>) {
+    tokio::time::sleep(world.faults.time(0..5_000)).await;
+    let mut kills = world.faults.pick(0..4);
+    loop {
+        let mut life = tokio::spawn({
+            let world = Arc::clone(&world);
+            async move { world.coordinate().await }
+        });
+        let death = world.faults.time(1..90_000);
+        tokio::select! {
+            ended = &mut life => match ended.unwrap() {
+                Ok(()) => return,
+                // As a user would: run it again.
+                Err(_) => tokio::time::sleep(world.faults.time(1..10_000)).await,
+            },
+            () = tokio::time::sleep(death), if kills > 0 => {
+                kills -= 1;
+                world.faults.count_kill();
+                life.abort();
+                let _ = life.await;
+            }
+        }
+    }
+}
+
+/// The invariants, over what the store holds in the end.
+async fn check(world: &World) -> Report {
+    let seed = world.seed;
+    let output = world.output();
+    let numbers = output.version_numbers().await.unwrap();
+    assert!(!numbers.is_empty(), "seed {seed}: nothing was published");
+    let mut newest: Option<Version> = None;
+    for number in 1..=*numbers.iter().max().unwrap() {
+        let version = output.version(number).await.unwrap();
+        let version = version.unwrap_or_else(|| panic!("seed {seed}: no version {number}"));
+        check_version(world, &output, &version).await;
+        newest = Some(version);
+    }
+    let newest = newest.unwrap();
+    let copy: Option<Version> = output.get_json(layout::MANIFEST, "copy").await.unwrap();
+    assert_eq!(copy.as_ref(), Some(&newest), "seed {seed}: manifest.json");
+    check_newest(world, &output, &newest).await;
+    check_manifests(world, &output).await;
+    let attempts = output.list("").await.unwrap();
+    Report {
+        n_faults: world.faults.n_faults(),
+        n_kills: world.faults.n_kills(),
+        n_tasks: world.n_tasks(),
+        n_attempts: attempts
+            .iter()
+            .filter(|it| it.path.ends_with(".parquet"))
+            .count() as u64,
+    }
+}
+
+/// Every version, also an old one, names objects that are there and are what it says; no task is
+/// in it twice.
+async fn check_version(world: &World, output: &Output, version: &Version) {
+    let (seed, number) = (world.seed, version.number);
+    let mut tasks: BTreeSet<&TaskId> = BTreeSet::new();
+    for file in &version.tables[world::STAGE].files {
+        let task = file.task.as_ref().unwrap();
+        assert!(
+            tasks.insert(task),
+            "seed {seed}: version {number} has task {task} twice"
+        );
+        let bytes = output.get(&file.path).await.unwrap();
+        let bytes = bytes.unwrap_or_else(|| {
+            panic!(
+                "seed {seed}: version {number} names {}, which is gone",
+                file.path
+            )
+        });
+        let expected = world.object_of(task);
+        assert!(
+            bytes == expected,
+            "seed {seed}: version {number}: {} differs",
+            file.path
+        );
+        assert!(
+            file.lanes.is_balanced(),
+            "seed {seed}: version {number}: lanes"
+        );
+    }
+}
+
+/// The newest version is complete, and its folder shows what it names and nothing else.
+async fn check_newest(world: &World, output: &Output, newest: &Version) {
+    let seed = world.seed;
+    let table = &newest.tables[world::STAGE];
+    let stage = &newest.stages[world::STAGE];
+    let given_up: BTreeSet<&TaskId> = stage.quarantined.iter().map(|task| &task.task).collect();
+    let poisoned: BTreeSet<&TaskId> = world.poisoned();
+    assert_eq!(
+        given_up, poisoned,
+        "seed {seed}: quarantined are others than the poisoned tasks"
+    );
+    let found: BTreeSet<&TaskId> = table
+        .files
+        .iter()
+        .filter_map(|file| file.task.as_ref())
+        .collect();
+    let expected: BTreeSet<&TaskId> = world
+        .tasks(Phase::Table)
+        .iter()
+        .map(|task| &task.id)
+        .filter(|task| !poisoned.contains(task))
+        .collect();
+    assert_eq!(
+        found, expected,
+        "seed {seed}: the newest version has other tasks than the plan"
+    );
+    let rows: u64 = table.files.iter().map(|file| file.rows).sum();
+    assert_eq!(
+        stage.lanes.rows_in,
+        rows + stage.lanes.failed,
+        "seed {seed}: lost rows"
+    );
+    let named: BTreeSet<&str> = table.files.iter().map(|file| file.path.as_str()).collect();
+    let listed = output
+        .list(&layout::table_folder(world::STAGE))
+        .await
+        .unwrap();
+    let listed: BTreeSet<&str> = listed.iter().map(|object| object.path.as_str()).collect();
+    assert_eq!(
+        listed, named,
+        "seed {seed}: the folder shows something else than the manifest"
+    );
+}
+
+/// Every manifest names objects that are there, and at most one manifest of a plan is complete.
+async fn check_manifests(world: &World, output: &Output) {
+    let seed = world.seed;
+    let mut complete: BTreeMap<PlanId, u32> = BTreeMap::new();
+    for object in output.list("_gleaner/manifests").await.unwrap() {
+        let manifest: PhaseManifest = output
+            .get_json(&object.path, "manifest")
+            .await
+            .unwrap()
+            .unwrap();
+        if manifest.quarantined.is_empty() {
+            *complete.entry(manifest.plan.clone()).or_default() += 1;
+        }
+        for attempt in &manifest.attempts {
+            let stored = output.get(&attempt.path).await.unwrap();
+            assert!(
+                stored.is_some(),
+                "seed {seed}: {} names {}",
+                object.path,
+                attempt.path
+            );
+        }
+    }
+    assert!(
+        complete.values().all(|n| *n == 1),
+        "seed {seed}: two outcomes of one plan"
+    );
+}
+
+impl Report {
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            n_faults: self.n_faults + other.n_faults,
+            n_kills: self.n_kills + other.n_kills,
+            n_tasks: self.n_tasks + other.n_tasks,
+            n_attempts: self.n_attempts + other.n_attempts,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The job of a simulation: two phases of tasks, and how actors work on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use bytes::Bytes;
+use gleaner_coordinator::dispatch::{Dispatcher, Work, stored_manifest};
+use gleaner_coordinator::driver::{self, CheckedJob, FinishedStage, JobInputs};
+use gleaner_coordinator::inputs::InputSet;
+use gleaner_coordinator::journal::Journal;
+use gleaner_coordinator::planner;
+use gleaner_coordinator::progress::Silent;
+use gleaner_coordinator::publish;
+use gleaner_coordinator::run_error::RunError;
+use gleaner_queue::{MemoryQueue, TaskQueue};
+use gleaner_schemas::job::{Job, JobSource};
+use gleaner_schemas::{
+    DocumentColumns, Failure, FailureKind, FileFormat, Fingerprint, Lanes, PhaseManifest,
+    PhasePlan, Reader, Reuse, RunId, Shard, Slice, SourceFile, TableFile, Task, TaskId,
+};
+use gleaner_storage::{Output, Stores, TableEncoder, layout};
+use gleaner_workers::attempt::{TaskExecutor, Workbench};
+use gleaner_workers::entropy::{Entropy as _, SeededEntropy};
+use gleaner_workers::plan_cache::PlanCache;
+use gleaner_workers::runner::{Trouble, Worker};
+use gleaner_workers::shutdown::Shutdown;
+use gleaner_workers::stage::CompletedStage;
+use object_store::memory::InMemory;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::faults::{Faults, FaultyQueue, FaultyStore};
+
+/// The stage of the job.
+pub(super) const STAGE: &str = "stage";
+const OUTPUT: &str = "sim://store/out";
+/// An attempt may take this long.
+const TASK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Runs that a user makes until nothing but poison is left.
+const RERUNS_MAX: u32 = 20;
+
+/// A phase of the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Inner,
+    Table,
+}
+
+/// Everything that actors share.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) faults: Arc<Faults>,
+    store: Arc<InMemory>,
+    queue: Arc<dyn TaskQueue>,
+    plans: BTreeMap<Phase, (PhasePlan, Vec<Task>)>,
+    poisoned: Arc<BTreeSet<TaskId>>,
+    job: CheckedJob,
+    entropy: Mutex<u64>,
+    task_ended: Arc<Notify>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let faults = Arc::new(Faults::new(seed));
+        let inner = plan(&faults, Phase::Inner, &json!(seed));
+        let content = Fingerprint::of("tasks", &inner.1);
+        let table = plan(&faults, Phase::Table, &json!(content));
+        let n_poisoned = if faults.pick(0..4) == 0 { 1 } else { 0 };
+        let poisoned = table
+            .1
+            .iter()
+            .take(n_poisoned)
+            .map(|task| task.id.clone())
+            .collect();
+        let queue = FaultyQueue {
+            queue: MemoryQueue::new(),
+            faults: Arc::clone(&faults),
+        };
+        let text = "name: simulation\noutput: out\ncorpus: {paths: [x.parquet]}\nstages: {stage: \
+                    {kind: query, sql: SELECT 1}}\n";
+        let source = JobSource {
+            name: "job.yaml".to_owned(),
+            text: text.to_owned(),
+        };
+        let job = driver::check(Job::parse(source).unwrap(), OUTPUT.to_owned()).unwrap();
+        Self {
+            seed,
+            store: Arc::new(InMemory::new()),
+            queue: Arc::new(queue),
+            plans: BTreeMap::from([(Phase::Inner, inner), (Phase::Table, table)]),
+            poisoned: Arc::new(poisoned),
+            job,
+            entropy: Mutex::new(seed),
+            task_ended: Arc::new(Notify::new()),
+            faults,
+        }
+    }
+
+    /// The output, without faults.
+    pub(super) fn output(&self) -> Output {
+        let stores = Stores::from_env().with("sim://store", Arc::clone(&self.store) as _);
+        Output::open(&stores, OUTPUT).unwrap()
+    }
+
+    pub(super) fn tasks(&self, phase: Phase) -> &[Task] {
+        &self.plans[&phase].1
+    }
+
+    pub(super) fn n_tasks(&self) -> u64 {
+        self.plans
+            .values()
+            .map(|(_, tasks)| tasks.len() as u64)
+            .sum()
+    }
+
+    pub(super) fn poisoned(&self) -> BTreeSet<&TaskId> {
+        self.poisoned.iter().collect()
+    }
+
+    /// The bytes that a task of the table must have.
+    pub(super) fn object_of(&self, task: &TaskId) -> Bytes {
+        let tasks = self.tasks(Phase::Table);
+        object(tasks.iter().find(|it| it.id == *task).unwrap())
+    }
+
+    fn stores(&self) -> Stores {
+        let store = FaultyStore {
+            store: Arc::clone(&self.store),
+            faults: Arc::clone(&self.faults),
+        };
+        Stores::from_env().with("sim://store", Arc::new(store))
+    }
+
+    /// Randomness of one more process.
+    fn entropy(&self) -> Arc<SeededEntropy> {
+        let mut seed = self.entropy.lock().unwrap();
+        *seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        Arc::new(SeededEntropy::new(*seed))
+    }
+
+    /// A worker process.
+    pub(super) async fn work(self: Arc<Self>) {
+        let worker = Worker {
+            queue: Arc::clone(&self.queue),
+            bench: Arc::new(Workbench {
+                plans: PlanCache::new(self.stores()),
+                executor: Arc::new(Executor {
+                    faults: Arc::clone(&self.faults),
+                    poisoned: Arc::clone(&self.poisoned),
+                }),
+                entropy: self.entropy(),
+            }),
+            n_slots: 1 + self.faults.pick(0..3) as usize,
+            task_ended: Arc::clone(&self.task_ended),
+            trouble: Arc::new(Trouble::default()),
+        };
+        worker.run(&Shutdown::new()).await;
+    }
+
+    /// A coordinator process, run again while tasks were given up that another run may save.
+    pub(super) async fn coordinate(&self) -> Result<(), RunError> {
+        for _ in 0..RERUNS_MAX {
+            if self.run_once().await? {
+                return Ok(());
+            }
+        }
+        panic!("seed {}: tasks are given up again and again", self.seed);
+    }
+
+    /// One run. Whether nothing but poison was given up.
+    async fn run_once(&self) -> Result<bool, RunError> {
+        let stores = self.stores();
+        let output = Output::open(&stores, OUTPUT)?;
+        let shutdown = Shutdown::new();
+        let run = RunId::new(self.entropy().next_u64());
+        let journal = Journal::new(output.clone(), run.clone());
+        let dispatcher = Dispatcher {
+            output: &output,
+            queue: &self.queue,
+            task_ended: &self.task_ended,
+            trouble: &Arc::new(Trouble::default()),
+            n_slots: 4,
+            run: &run,
+            journal: &journal,
+            progress: &Silent,
+            shutdown: &shutdown,
+        };
+        let mut manifests = Vec::new();
+        for (plan, tasks) in self.plans.values() {
+            let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
+            let manifest = match stored_manifest(&output, plan, &plan_id).await? {
+                Some(manifest) => manifest,
+                None => dispatcher.run_phase(plan, &plan_id, tasks).await?.manifest,
+            };
+            let is_poison = |task: &TaskId| self.poisoned.contains(task);
+            let are_poisoned = manifest
+                .quarantined
+                .iter()
+                .all(|given_up| is_poison(&given_up.task));
+            if !are_poisoned && manifest.phase == "inner" {
+                return Ok(false);
+            }
+            manifests.push((plan.folder.clone(), manifest));
+        }
+        let quarantined = manifests[1].1.quarantined.clone();
+        let is_done = quarantined
+            .iter()
+            .all(|task| self.poisoned.contains(&task.task));
+        let stages = BTreeMap::from([(STAGE.to_owned(), finished(manifests))]);
+        let now = chrono::DateTime::from_timestamp(0, 0).unwrap();
+        publish::publish(
+            &output,
+            &shutdown,
+            &self.job,
+            &no_inputs(),
+            &stages,
+            &run,
+            now,
+        )
+        .await?;
+        publish::remove_losers(&output, &stages).await?;
+        Ok(is_done)
+    }
+}
+
+fn plan(faults: &Faults, phase: Phase, params: &serde_json::Value) -> (PhasePlan, Vec<Task>) {
+    let name = if phase == Phase::Inner {
+        "inner"
+    } else {
+        "table"
+    };
+    let n_tasks = 1 + faults.pick(0..12);
+    let shards = (0..n_tasks).map(|number| {
+        let n_rows = 1 + faults.pick(0..20);
+        let name = format!("file-{number}");
+        let file = SourceFile {
+            uri: format!("sim://corpus/{name}"),
+            format: FileFormat::Parquet,
+            bytes: n_rows,
+            identity: name.clone(),
+            etag: None,
+            name,
+        };
+        Shard {
+            slices: vec![Slice {
+                file,
+                row_groups: None,
+                first_row: 0,
+                n_rows: Some(n_rows),
+                bytes: n_rows,
+            }],
+            companions: Vec::new(),
+        }
+    });
+    let shards = shards.collect();
+    let mut plan = PhasePlan {
+        format: PhasePlan::FORMAT,
+        stage: STAGE.to_owned(),
+        kind: "simulated".to_owned(),
+        code_version: 1,
+        phase: name.to_owned(),
+        params: params.clone(),
+        side_inputs: Vec::new(),
+        reader: Reader::Table {
+            columns: Vec::new(),
+        },
+        folder: match phase {
+            Phase::Inner => layout::inner_folder(STAGE, name),
+            Phase::Table => layout::table_folder(STAGE),
+        },
+        n_tasks: 0,
+        n_rows: None,
+        bytes: 0,
+        memory_bytes: 1 << 20,
+        task_timeout_ms: TASK_TIMEOUT.as_millis() as u64,
+    };
+    let tasks = planner::tasks(&mut plan, shards);
+    (plan, tasks)
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("task", DataType::Utf8, false)]))
+}
+
+/// The object of a task: as many rows as its shard has.
+fn object(task: &Task) -> Bytes {
+    let n_rows = task.shard.n_rows().unwrap();
+    let column = StringArray::from_iter_values((0..n_rows).map(|_| task.id.as_str()));
+    let batch = RecordBatch::try_new(schema(), vec![Arc::new(column)]).unwrap();
+    let mut encoder = TableEncoder::new(schema(), 1 << 20).unwrap();
+    encoder.write(&batch).unwrap();
+    let lanes = Lanes {
+        rows_in: n_rows,
+        ok: n_rows,
+        ..Lanes::default()
+    };
+    encoder.finish(&lanes, &json!({ "task": task.id })).unwrap()
+}
+
+/// Computes objects, in its own time; fails now and then, and always on poison.
+#[derive(Debug)]
+struct Executor {
+    faults: Arc<Faults>,
+    poisoned: Arc<BTreeSet<TaskId>>,
+}
+
+#[async_trait]
+impl TaskExecutor for Executor {
+    async fn execute(
+        &self,
+        _plan: &Arc<PhasePlan>,
+        task: &Arc<Task>,
+        cancel: CancellationToken,
+    ) -> Result<Bytes, Failure> {
+        let mut span = self.faults.time(1..40_000);
+        if self.faults.happens(0.02) {
+            span = 2 * TASK_TIMEOUT;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(span) => {}
+            () = cancel.cancelled() => {
+                return Err(Failure::new(FailureKind::Transient, "cancelled"));
+            }
+        }
+        if self.poisoned.contains(&task.id) {
+            return Err(Failure::new(FailureKind::Permanent, "poison"));
+        }
+        if self.faults.happens(0.05) {
+            return Err(Failure::new(
+                FailureKind::Transient,
+                "the model server went away",
+            ));
+        }
+        Ok(object(task))
+    }
+}
+
+fn finished(manifests: Vec<(String, PhaseManifest)>) -> FinishedStage {
+    let table = manifests[1].1.clone();
+    let files = table.attempts.iter().map(|pinned| TableFile {
+        path: pinned.path.clone(),
+        rows: pinned.rows,
+        bytes: pinned.bytes,
+        checksum: pinned.attempt.content(),
+        task: Some(pinned.task.clone()),
+        lanes: pinned.lanes,
+        inputs: Vec::new(),
+    });
+    FinishedStage {
+        completed: CompletedStage {
+            kind: "query".to_owned(),
+            params: json!({}),
+            schema: schema(),
+            facts: BTreeMap::new(),
+            tables: BTreeMap::from([(STAGE.to_owned(), files.collect())]),
+            lanes: table.lanes,
+        },
+        quarantined: table.quarantined.clone(),
+        reuse: Reuse::default(),
+        work: Work::default(),
+        notes: Vec::new(),
+        manifests,
+        table: Some(table),
+    }
+}
+
+fn no_inputs() -> JobInputs {
+    JobInputs {
+        corpus: InputSet {
+            files: Vec::new(),
+            schema: schema(),
+            columns: DocumentColumns {
+                id: None,
+                text: "text".to_owned(),
+                source: None,
+            },
+            predicate: None,
+            unreadable: BTreeMap::new(),
+        },
+        datasets: BTreeMap::new(),
+        others: BTreeMap::new(),
+        published: None,
+    }
+}

@@ -1,0 +1,38 @@
+//! Thousands of seeds of the commit protocol under faults.
+//!
+//! `GLEANER_SIMULATION_SEEDS` sets how many, `GLEANER_SIMULATION_FIRST` where they start: a seed
+//! that fails is run alone by `GLEANER_SIMULATION_FIRST=<seed> GLEANER_SIMULATION_SEEDS=1`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use gleaner_tests::simulation::{Report, simulate};
+
+const SEEDS: u64 = 3000;
+
+fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whatever_breaks() {
+    let first = from_env("GLEANER_SIMULATION_FIRST", 0);
+    let seeds = from_env("GLEANER_SIMULATION_SEEDS", SEEDS);
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads: Vec<_> = (0..n_threads)
+        .map(|thread| {
+            std::thread::spawn(move || {
+                (first + thread..first + seeds)
+                    .step_by(n_threads as usize)
+                    .map(simulate)
+                    .fold(Report::default(), Report::plus)
+            })
+        })
+        .collect();
+    let reports = threads.into_iter().map(|thread| thread.join().unwrap());
+    let report = reports.fold(Report::default(), Report::plus);
+    println!("{seeds} seeds: {report:?}");
+    if seeds >= 100 {
+        // Otherwise the world is too kind for the test to mean something.
+        assert!(report.n_faults > 10 * seeds, "{report:?}");
+        assert!(report.n_kills > seeds, "{report:?}");
+    }
+}
