@@ -37,6 +37,13 @@ pub fn program() -> &'static Path {
         if profile.ends_with("release") {
             build.arg("--release");
         }
+        // Build scripts of dependencies watch them, and would run again.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(name);
+            }
+        }
         let built = build.current_dir(repository()).status().unwrap();
         assert!(built.success(), "cannot build the program");
         program

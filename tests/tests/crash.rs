@@ -46,10 +46,10 @@ fn workspace(documents: &[Document]) -> Workspace {
 }
 
 /// Hashes of the objects of all tables, by table and task: what is random in a name is left out.
-fn contents(workspace: &Workspace) -> BTreeMap<(String, String), Vec<String>> {
+fn contents(workspace: &Workspace, output: &str) -> BTreeMap<(String, String), Vec<String>> {
     let mut contents: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for table in TABLES {
-        for (name, hash) in workspace.contents(&format!("out/{table}")) {
+        for (name, hash) in workspace.contents(&format!("{output}/{table}")) {
             let (task, attempt) = layout::parse_attempt(&name).expect(&name);
             assert_eq!(attempt.content().as_str(), &hash[..32], "{name}");
             contents
@@ -78,26 +78,37 @@ fn attempts(output: &Path) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn ten_kills_and_a_rerun_give_the_files_of_an_undisturbed_run() {
     let documents = example_documents();
-    let calm = workspace(&documents);
-    let started = Instant::now();
-    let _ = calm.run(&["--workers", "2"]).expect(0);
-    let undisturbed = started.elapsed();
-    let expected = contents(&calm);
+    let workspace = workspace(&documents);
+    let _ = workspace
+        .run(&["--workers", "2", "--output", "undisturbed"])
+        .expect(0);
+    let expected = contents(&workspace, "undisturbed");
+    let n_attempts: usize = attempts(&workspace.path().join("undisturbed"))
+        .values()
+        .map(BTreeSet::len)
+        .sum();
 
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut dice = StdRng::seed_from_u64(seed);
-    let killed = workspace(&documents);
-    let output = killed.path().join("out");
+    let output = workspace.path().join("out");
     let mut n_ended = 0;
     for _ in 0..KILLS {
         let before = attempts(&output);
-        let mut child = start(killed.path(), &["run", "job.yaml", "--workers", "2"]);
-        let moment = undisturbed.as_millis() as u64;
-        std::thread::sleep(Duration::from_millis(dice.random_range(1..=moment.max(2))));
-        if child.try_wait().unwrap().is_some() {
-            n_ended += 1;
-        }
+        // Spread over the whole job, since each run goes on where the last one was killed.
+        let n_more = dice.random_range(0..=2 * n_attempts / (KILLS + 1));
+        let n_before: usize = before.values().map(BTreeSet::len).sum();
+        let mut child = start(workspace.path(), &["run", "job.yaml", "--workers", "2"]);
+        let ended = loop {
+            std::thread::sleep(Duration::from_millis(1));
+            let n_now: usize = attempts(&output).values().map(BTreeSet::len).sum();
+            let ended = child.try_wait().unwrap().is_some();
+            if ended || n_now >= n_before + n_more {
+                break ended;
+            }
+        };
+        n_ended += usize::from(ended);
+        std::thread::sleep(Duration::from_millis(dice.random_range(0..150)));
         // Already ended is as good as killed.
         let _ = child.kill();
         let _ = child.wait().unwrap();
@@ -106,17 +117,23 @@ fn ten_kills_and_a_rerun_give_the_files_of_an_undisturbed_run() {
             assert_eq!(after.get(task), Some(names), "task {task} was done again");
         }
     }
-    println!("{n_ended} of {KILLS} runs ended before they were killed");
+    assert!(n_ended < KILLS / 2, "{n_ended} of {KILLS} runs ended on their own");
     let before = attempts(&output);
-    let _ = killed.run(&[]).expect(0);
+    let _ = workspace.run(&[]).expect(0);
     let after = attempts(&output);
     for (task, names) in &before {
         assert_eq!(after.get(task), Some(names), "task {task} was done again");
     }
-    assert_eq!(contents(&killed), expected);
-    let _ = killed.gleaner(&["verify", "out"]).expect(0);
+    let found = contents(&workspace, "out");
+    let different: Vec<_> = expected
+        .iter()
+        .filter(|(task, hashes)| found.get(task) != Some(hashes))
+        .collect();
+    assert!(different.is_empty(), "{different:?}");
+    assert_eq!(found.len(), expected.len());
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
     // Nothing is left to do.
-    assert_eq!(killed.summary(&[])["is_new"], false);
+    assert_eq!(workspace.summary(&[])["is_new"], false);
 }
 
 #[test]
