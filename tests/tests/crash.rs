@@ -117,7 +117,10 @@ fn ten_kills_and_a_rerun_give_the_files_of_an_undisturbed_run() {
             assert_eq!(after.get(task), Some(names), "task {task} was done again");
         }
     }
-    assert!(n_ended < KILLS / 2, "{n_ended} of {KILLS} runs ended on their own");
+    assert!(
+        n_ended < KILLS / 2,
+        "{n_ended} of {KILLS} runs ended on their own"
+    );
     let before = attempts(&output);
     let _ = workspace.run(&[]).expect(0);
     let after = attempts(&output);

@@ -27,12 +27,14 @@ pub(crate) const BLOCK_BYTES: usize = 64;
 
 const WORD: u8 = 1;
 const SPACE: u8 = 2;
-/// `char::to_lowercase` is not the identity.
+/// Lower-casing changes the character.
 const CASED: u8 = 4;
+/// Lower-casing knows the character.
+const KNOWN: u8 = 8;
 
-/// Lower-casing changes no code point from here on (the last is U+1E921, Adlam). A test looks at
-/// all code points, so that a later Unicode shows.
-const CASED_END: u32 = 0x1_F000;
+/// Lower-casing is that of Unicode 14, as in the reference's Python 3.11: the tokens of a text, and
+/// with them its weight, change neither with the compiler nor with the Unicode that it knows.
+const KNOWN_PATTERN: &str = r"\p{Age=14.0}";
 
 /// One byte per code point.
 pub(crate) struct CharTable {
@@ -50,19 +52,20 @@ impl CharTable {
                 flags[first as usize..=last as usize].fill(flag);
             }
         }
-        for c in (0..CASED_END).filter_map(char::from_u32) {
-            if !c.to_lowercase().eq([c]) {
-                flags[c as usize] |= CASED;
+        for (first, last) in class_ranges(KNOWN_PATTERN) {
+            for c in first..=last {
+                let is_cased = !c.to_lowercase().eq([c]);
+                flags[c as usize] |= if is_cased { KNOWN | CASED } else { KNOWN };
             }
         }
         Self {
-            separators_are_space: flags[0x1c] == SPACE,
+            separators_are_space: flags[0x1c] & SPACE != 0,
             flags,
         }
     }
 
     pub(crate) fn class(&self, code_point: u32) -> CharClass {
-        match self.flags[code_point as usize] & !CASED {
+        match self.flags[code_point as usize] & (WORD | SPACE) {
             WORD => CharClass::Word,
             SPACE => CharClass::Space,
             _ => CharClass::Punctuation,
@@ -72,6 +75,11 @@ impl CharTable {
     /// Whether lower-casing changes the character.
     pub(crate) fn is_cased(&self, code_point: u32) -> bool {
         self.flags[code_point as usize] & CASED != 0
+    }
+
+    /// Whether lower-casing knows the character; it leaves others as they are.
+    pub(crate) fn is_known(&self, c: char) -> bool {
+        self.flags[c as usize] & KNOWN != 0
     }
 
     /// The classes of a block of lower-cased text, as far as it is ASCII.

@@ -167,7 +167,8 @@ impl Tokens {
         self.padded.as_bytes()
     }
 
-    /// As `str::to_lowercase`, which equals Python's `str.lower` on all assigned code points.
+    /// As `str::to_lowercase`, which equals Python's `str.lower`, with the characters of
+    /// Unicode 14.
     fn lower_case(&mut self, text: &str) {
         self.padded.clear();
         self.padded.reserve(text.len() + PADDING.len());
@@ -176,13 +177,17 @@ impl Tokens {
             return;
         }
         let mut rest = text;
-        // A capital sigma's lower case depends on its neighbours, though not across white space:
-        // the standard library does such words.
+        // A capital sigma's lower case depends on its neighbours, though not across white space or
+        // an unknown character: the standard library does such words.
         while let Some(sigma) = rest.find('Σ') {
-            let is_space = |c: char| c.is_ascii_whitespace();
-            let start = rest[..sigma].rfind(is_space).map_or(0, |space| space + 1);
+            let table = &self.table;
+            let is_apart = |c: char| c.is_ascii_whitespace() || !table.is_known(c);
+            let start = rest[..sigma]
+                .char_indices()
+                .rfind(|&(_, c)| is_apart(c))
+                .map_or(0, |(idx, c)| idx + c.len_utf8());
             let end = rest[sigma..]
-                .find(is_space)
+                .find(is_apart)
                 .map_or(rest.len(), |n_bytes| sigma + n_bytes);
             self.push_lower_case(&rest[..start]);
             self.padded.push_str(&rest[start..end].to_lowercase());
@@ -324,11 +329,24 @@ mod tests {
             Tokenizer::WordPunct => &WORD_PUNCT,
             Tokenizer::WordPunctLegacy => &LEGACY,
         };
-        let lower = text.to_lowercase();
+        let lower = lower(text);
         pattern
             .find_iter(&lower)
             .map(|found| found.as_str().to_owned())
             .collect()
+    }
+
+    /// Lower case of what Unicode 14 knows.
+    fn lower(text: &str) -> String {
+        static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\P{Age=14.0}").unwrap());
+        let mut lower = String::new();
+        let mut end = 0;
+        for unknown in UNKNOWN.find_iter(text) {
+            lower.push_str(&text[end..unknown.start()].to_lowercase());
+            lower.push_str(unknown.as_str());
+            end = unknown.end();
+        }
+        lower + &text[end..].to_lowercase()
     }
 
     #[test]
@@ -356,14 +374,14 @@ mod tests {
                 fast.set(&text);
                 let expected = by_pattern(tokenizer, &text);
                 assert!(fast.iter().eq(expected.iter().map(String::as_str)));
-                assert_eq!(fast.lower(), text.to_lowercase());
+                assert_eq!(fast.lower(), lower(&text));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_split_as_by_the_pattern(text in r"(\PC|[ -~]|[\s\x00-\x1f]|Σ|İ|ß|é|٣|_){0,60}") {
+        fn any_text_is_split_as_by_the_pattern(text in r"(\PC|[ -~]|[\s\x00-\x1f]|Σ|İ|ß|é|٣|_|\u{10d50}){0,60}") {
             for tokenizer in [Tokenizer::WordPunct, Tokenizer::WordPunctLegacy] {
                 prop_assert_eq!(tokens(tokenizer, &text), by_pattern(tokenizer, &text));
             }
