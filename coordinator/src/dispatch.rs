@@ -273,11 +273,14 @@ impl Dispatcher<'_> {
 
     async fn look(&self, plan: &PhasePlan, ledger: &mut Ledger) -> Result<Look, OutputError> {
         let attempts = self.output.attempts(&plan.folder).await?;
+        let failures = self.failures(ledger).await?;
+        // From here on nothing can fail: a ledger that knew of more than the listing that is
+        // returned would end the phase without these tasks.
         let news = attempts
             .keys()
             .filter_map(|task| ledger.attempt_seen(task))
             .collect();
-        for (task, (n_failures, failure)) in self.failures(ledger).await? {
+        for (task, (n_failures, failure)) in failures {
             ledger.failures_seen(&task, n_failures, &failure);
         }
         Ok(Look { attempts, news })
@@ -375,6 +378,15 @@ impl Dispatcher<'_> {
                 rows: tasks[idx].shard.n_rows(),
             })
             .collect();
+        if pinned.len() + quarantined.len() != tasks.len() {
+            return Err(RunError::Internal(format!(
+                "stage {}, phase {}: {} of {} tasks have an outcome",
+                plan.stage,
+                plan.phase,
+                pinned.len() + quarantined.len(),
+                tasks.len()
+            )));
+        }
         let failed: u64 = quarantined.iter().filter_map(|task| task.rows).sum();
         let manifest = PhaseManifest {
             format: PhaseManifest::FORMAT,

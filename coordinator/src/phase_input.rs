@@ -82,7 +82,12 @@ impl Sources<'_> {
                     columns,
                     predicate: None,
                 };
-                return Ok((reader, self.table(stage, false)?));
+                // Rows of these tasks point to the objects of the table, not to the corpus.
+                let mut files = self.table(stage, false)?;
+                for file in &mut files {
+                    file.companions.clear();
+                }
+                return Ok((reader, files));
             }
         };
         let reader = Reader::Documents {
@@ -109,11 +114,9 @@ impl Sources<'_> {
                     file: self.own_file(&table_path(pinned)),
                     row_groups: None,
                     n_rows: Some(pinned.rows),
-                    companions: if with_documents {
-                        pinned.inputs.clone()
-                    } else {
-                        Vec::new()
-                    },
+                    // Also where no document is looked up: a later phase may, and the table tells
+                    // where its rows come from.
+                    companions: pinned.inputs.clone(),
                 })
                 .collect());
         }
