@@ -16,7 +16,7 @@ use gleaner_queue::TaskQueue;
 use gleaner_schemas::job::Job;
 use gleaner_schemas::{
     Fingerprint, Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, RunId,
-    SideInput, TableFile, Task, Version,
+    Shard, SideInput, TableFile, Task, Version,
 };
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, layout};
@@ -25,8 +25,8 @@ use gleaner_workers::registry;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{
-    Completed, CompletedStage, MapPhase, Outcome, OutcomeTable, ReducePhase, SideTable, Stage,
-    StageKind, Step,
+    Completed, CompletedStage, DocumentSource, MapPhase, Outcome, OutcomeTable, PhaseInput,
+    ReducePhase, SideTable, Stage, StageKind, Step,
 };
 use tokio::sync::Notify;
 
@@ -137,6 +137,8 @@ pub struct OpenPhase {
     pub n_reused: u64,
     /// Rows of these tasks, where known.
     pub rows_reused: u64,
+    /// Uncompressed bytes of these tasks.
+    pub bytes_reused: u64,
 }
 
 /// How far a stage came.
@@ -315,6 +317,28 @@ impl Driver<'_> {
         Ok(None)
     }
 
+    /// Shards of a phase that is not planned yet; `None` if what it reads is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// If the stage names something that does not exist.
+    pub fn expected_shards(&self, input: &PhaseInput) -> Result<Option<Vec<Shard>>, RunError> {
+        let PhaseInput::Documents { from, .. } = input else {
+            return Ok(None);
+        };
+        if matches!(from, DocumentSource::Stage(_)) {
+            return Ok(None);
+        }
+        let sources = phase_input::Sources {
+            inputs: self.inputs,
+            stages: &BTreeMap::new(),
+            own: ("", None),
+            output: self.output,
+        };
+        let task_bytes = self.job.job.file.task_bytes.bytes();
+        Ok(Some(sources.shards(input, task_bytes)?.1))
+    }
+
     fn plan_map(
         &self,
         checked: &CheckedStage,
@@ -398,6 +422,7 @@ impl Driver<'_> {
         Ok(OpenPhase {
             n_reused: reused().count() as u64,
             rows_reused: reused().filter_map(|task| task.shard.n_rows()).sum(),
+            bytes_reused: reused().map(|task| task.shard.bytes()).sum(),
             plan,
         })
     }

@@ -65,6 +65,10 @@ pub trait Stage: Debug + Send + Sync {
     /// Where completed results make the stage impossible (an empty target).
     fn next(&self, completed: &Completed<'_>) -> Result<Step, Failure>;
 
+    /// The map phases that every run goes through, in order, as far as they are known before any
+    /// of them is complete. Only `gleaner plan` asks; what is done follows from [`Stage::next`].
+    fn outlook(&self) -> Vec<ExpectedPhase>;
+
     /// Runs a reduce that [`Stage::next`] asked for, on a blocking thread. The result must be a
     /// function of the arguments: two coordinators compute the same bytes.
     ///
@@ -150,6 +154,17 @@ pub struct MapPhase {
     /// Tables that every task loads whole.
     pub side_inputs: Vec<(String, SideTable)>,
     /// Whether its rows are the stage's table (the last map) or an inner result.
+    pub is_table: bool,
+}
+
+/// A map phase that is known before what it depends on is complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpectedPhase {
+    /// Its name.
+    pub name: String,
+    /// What it will read; of an earlier stage's table, the columns are left out.
+    pub input: PhaseInput,
+    /// Whether its rows will be the stage's table.
     pub is_table: bool,
 }
 

@@ -5,17 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gleaner_queue::MemoryQueue;
-use gleaner_schemas::RunId;
+use gleaner_schemas::{RunId, Shard};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores};
 use gleaner_workers::entropy::SystemEntropy;
 use gleaner_workers::shutdown::Shutdown;
+use gleaner_workers::stage::{ExpectedPhase, PhaseInput};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::commands::prepare::{self, JobArguments};
 use crate::commands::validate::render_inputs;
-use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
+use crate::driver::{CheckedStage, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::Journal;
 use crate::progress::{Silent, bytes, count};
 use crate::run_error::RunError;
@@ -67,12 +68,23 @@ pub struct StageReport {
     pub n_tasks: u64,
     /// Those of which an attempt is there.
     pub n_reused: u64,
-    /// Rows to read in the open phase, where known.
-    pub n_rows: Option<u64>,
-    /// Uncompressed bytes to read in the open phase.
-    pub bytes: u64,
+    /// Phases that have work to do, in order.
+    pub phases: Vec<PhaseReport>,
     /// Why.
     pub why: String,
+}
+
+/// A phase that has work to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PhaseReport {
+    /// Its name.
+    pub name: String,
+    /// Tasks to run; `None` if that is known only later.
+    pub n_tasks: Option<u64>,
+    /// Rows to read, where known.
+    pub n_rows: Option<u64>,
+    /// Uncompressed bytes to read, where known.
+    pub bytes: Option<u64>,
 }
 
 /// What a run would do with a stage.
@@ -110,27 +122,51 @@ impl PlanReport {
             .unwrap_or(0);
         for stage in &self.stages {
             let what = match stage.state {
-                StageState::Reused => format!("reuses all {} tasks", count(stage.n_tasks)),
+                StageState::Reused if stage.n_tasks == 0 => "reused".to_owned(),
+                StageState::Reused => format!("reuses all of {}", tasks(stage.n_tasks)),
                 StageState::Waits => "waits".to_owned(),
-                StageState::Open => {
-                    let n_new = stage.n_tasks - stage.n_reused;
-                    let rows = stage
-                        .n_rows
-                        .map_or_else(String::new, |n| format!(", {} rows", count(n)));
-                    format!(
-                        "{} new of {} tasks{rows}",
-                        count(n_new),
-                        count(stage.n_tasks)
-                    )
-                }
+                StageState::Open => format!(
+                    "{} to run, {} reused",
+                    tasks(stage.n_tasks - stage.n_reused),
+                    count(stage.n_reused)
+                ),
             };
             let _ = writeln!(
                 text,
                 "  {:<width$}  {} · {what}: {}",
                 stage.name, stage.kind, stage.why
             );
+            render_phases(&mut text, &stage.phases, width);
         }
         text
+    }
+}
+
+fn tasks(n_tasks: u64) -> String {
+    let plural = if n_tasks == 1 { "" } else { "s" };
+    format!("{} task{plural}", count(n_tasks))
+}
+
+fn render_phases(text: &mut String, phases: &[PhaseReport], indent: usize) {
+    let width = phases.iter().map(|phase| phase.name.len()).max();
+    for phase in phases {
+        let n_tasks = phase
+            .n_tasks
+            .map_or_else(|| "one task for each object of its input".to_owned(), tasks);
+        let _ = write!(
+            text,
+            "  {:indent$}  {:<width$}  {n_tasks}",
+            "",
+            phase.name,
+            width = width.unwrap_or(0)
+        );
+        if let Some(n_rows) = phase.n_rows {
+            let _ = write!(text, ", {} rows", count(n_rows));
+        }
+        if let Some(n_bytes) = phase.bytes {
+            let _ = write!(text, ", {}", bytes(n_bytes));
+        }
+        text.push('\n');
     }
 }
 
@@ -199,6 +235,7 @@ pub(crate) fn input_reports(inputs: &JobInputs) -> Vec<InputReport> {
 
 async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> {
     let mut finished: BTreeMap<String, FinishedStage> = BTreeMap::new();
+    let mut outlook = Outlook::new(driver);
     let mut reports = Vec::new();
     let mut blocked_by: Option<String> = None;
     for checked in &driver.job.stages {
@@ -208,8 +245,7 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
             state,
             n_tasks: 0,
             n_reused: 0,
-            n_rows: None,
-            bytes: 0,
+            phases: Vec::new(),
             why,
         };
         if let Some(open) = &blocked_by
@@ -218,53 +254,115 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                 _ => false,
             })
         {
-            reports.push(report(
-                StageState::Waits,
-                format!("its input depends on {open}"),
-            ));
+            let phases = outlook.after(checked, |_| true)?;
+            let why = format!("its input depends on {open}");
+            let n_tasks = phases.iter().filter_map(|phase| phase.n_tasks).sum();
+            reports.push(StageReport {
+                n_tasks,
+                phases,
+                ..report(StageState::Waits, why)
+            });
             continue;
         }
-        let stage_report = match driver.run_stage(checked, &finished).await? {
+        let (reuse, open, why, phases) = match driver.run_stage(checked, &finished).await? {
             StageEnd::Finished(stage) => {
-                let report = StageReport {
+                let why = "parameters and inputs are unchanged".to_owned();
+                reports.push(StageReport {
                     n_tasks: stage.reuse.n_tasks,
                     n_reused: stage.reuse.n_reused,
-                    ..report(
-                        StageState::Reused,
-                        "parameters and inputs are unchanged".to_owned(),
-                    )
-                };
+                    ..report(StageState::Reused, why)
+                });
                 finished.insert(checked.name.clone(), *stage);
-                report
+                continue;
             }
-            StageEnd::Open(phase, reuse) => StageReport {
-                n_tasks: reuse.n_tasks,
-                n_reused: reuse.n_reused + phase.n_reused,
-                n_rows: phase.plan.n_rows.map(|n_rows| n_rows - phase.rows_reused),
-                bytes: phase.plan.bytes,
-                ..report(
-                    StageState::Open,
+            StageEnd::Open(phase, reuse) => {
+                let name = phase.plan.phase.clone();
+                let why = if phase.n_reused > 0 {
                     format!(
-                        "phase {} has {} new of {} tasks; what follows depends on it",
-                        phase.plan.phase,
-                        phase.plan.n_tasks - phase.n_reused,
-                        phase.plan.n_tasks
-                    ),
-                )
-            },
-            StageEnd::Reduce(phase, reuse) => StageReport {
-                n_tasks: reuse.n_tasks,
-                n_reused: reuse.n_reused,
-                ..report(
-                    StageState::Open,
-                    format!("phase {phase} runs in the coordinator; what follows depends on it"),
-                )
-            },
+                        "{} of {} tasks of {name} are there",
+                        phase.n_reused, phase.plan.n_tasks
+                    )
+                } else {
+                    format!("nothing is there of {name} and what follows it")
+                };
+                let mut is_later = false;
+                let phases = outlook.after(checked, |expected| {
+                    let was_later = is_later;
+                    is_later |= expected.name == name;
+                    was_later
+                })?;
+                (reuse, Some(phase), why, phases)
+            }
+            StageEnd::Reduce(phase, reuse) => {
+                let phases = outlook.after(checked, |expected| expected.is_table)?;
+                let why = format!("{phase} runs in the coordinator, then what follows it");
+                (reuse, None, why, phases)
+            }
         };
-        if stage_report.state == StageState::Open {
-            blocked_by.get_or_insert_with(|| checked.name.clone());
-        }
-        reports.push(stage_report);
+        let n_expected: u64 = phases.iter().filter_map(|phase| phase.n_tasks).sum();
+        let n_reused_open = open.as_ref().map_or(0, |phase| phase.n_reused);
+        let open = open.map(|phase| PhaseReport {
+            name: phase.plan.phase.clone(),
+            n_tasks: Some(phase.plan.n_tasks - phase.n_reused),
+            n_rows: phase.plan.n_rows.map(|n_rows| n_rows - phase.rows_reused),
+            bytes: Some(phase.plan.bytes - phase.bytes_reused),
+        });
+        reports.push(StageReport {
+            n_tasks: reuse.n_tasks + n_expected,
+            n_reused: reuse.n_reused + n_reused_open,
+            phases: open.into_iter().chain(phases).collect(),
+            ..report(StageState::Open, why)
+        });
+        blocked_by.get_or_insert_with(|| checked.name.clone());
     }
     Ok(reports)
+}
+
+/// What can be said of phases whose inputs are not complete.
+struct Outlook<'a> {
+    driver: &'a Driver<'a>,
+    /// Objects that the tables of stages will have.
+    n_objects: BTreeMap<String, u64>,
+}
+
+impl<'a> Outlook<'a> {
+    fn new(driver: &'a Driver<'a>) -> Self {
+        Self {
+            driver,
+            n_objects: BTreeMap::new(),
+        }
+    }
+
+    /// The expected phases of a stage that `is_later` says yes to.
+    fn after(
+        &mut self,
+        checked: &CheckedStage,
+        mut is_later: impl FnMut(&ExpectedPhase) -> bool,
+    ) -> Result<Vec<PhaseReport>, RunError> {
+        let mut phases = Vec::new();
+        for expected in checked.stage.outlook() {
+            let mut report = PhaseReport {
+                name: expected.name.clone(),
+                n_tasks: None,
+                n_rows: None,
+                bytes: None,
+            };
+            if let Some(shards) = self.driver.expected_shards(&expected.input)? {
+                report.n_tasks = Some(shards.len() as u64);
+                report.n_rows = shards.iter().map(Shard::n_rows).sum();
+                report.bytes = Some(shards.iter().map(Shard::bytes).sum());
+            } else if let PhaseInput::Table { stage, .. } = &expected.input {
+                report.n_tasks = self.n_objects.get(stage).copied();
+            }
+            if expected.is_table
+                && let Some(n_tasks) = report.n_tasks
+            {
+                self.n_objects.insert(checked.name.clone(), n_tasks);
+            }
+            if is_later(&expected) {
+                phases.push(report);
+            }
+        }
+        Ok(phases)
+    }
 }

@@ -70,9 +70,10 @@ pub(crate) fn render_inputs(text: &mut String, inputs: &[InputReport]) {
         let source = columns.source.as_deref().unwrap_or("none");
         let _ = writeln!(
             text,
-            "  {:<9} {} files, {rows}, {}; id {id}, text {}, source {source}",
+            "  {:<9} {} file{}, {rows}, {}; id {id}, text {}, source {source}",
             input.name,
             count(input.n_files),
+            if input.n_files == 1 { "" } else { "s" },
             bytes(input.bytes),
             columns.text,
         );

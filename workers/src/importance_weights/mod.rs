@@ -45,8 +45,9 @@ pub(crate) use self::model::MODEL;
 use self::score::{ScoreParams, ScoreStage};
 use crate::batch_columns::permanent;
 use crate::stage::{
-    Completed, DocumentSource, MapContext, MapPhase, MapStage, Need, Outcome, OutcomeTable,
-    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, SideTable, Stage, StageKind, Step,
+    Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
+    OutcomeTable, PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, SideTable, Stage,
+    StageKind, Step,
 };
 
 /// Name of the kind.
@@ -211,10 +212,7 @@ impl Stage for ImportanceWeights {
             return Ok(Step::Map(MapPhase {
                 name: SCORE.to_owned(),
                 params: json!(params),
-                input: PhaseInput::Documents {
-                    from: self.params.source(),
-                    sample: None,
-                },
+                input: self.score_input(),
                 side_inputs: vec![(MODEL.to_owned(), table)],
                 is_table: true,
             }));
@@ -224,6 +222,24 @@ impl Stage for ImportanceWeights {
             facts: BTreeMap::from([("model".to_owned(), json!(facts))]),
             notes,
         }))
+    }
+
+    fn outlook(&self) -> Vec<ExpectedPhase> {
+        let expected = |name: &str, input, is_table| ExpectedPhase {
+            name: name.to_owned(),
+            input,
+            is_table,
+        };
+        let mut phases = Vec::new();
+        if self.params.model.is_none() {
+            let targets = self.count_phases.iter();
+            phases.extend(
+                targets.map(|(target, phase)| expected(phase, target_input(target), false)),
+            );
+            phases.push(expected(COUNT_RAW, self.raw_input(), false));
+        }
+        phases.push(expected(SCORE, self.score_input(), true));
+        phases
     }
 
     fn reduce(
@@ -240,7 +256,33 @@ impl Stage for ImportanceWeights {
     }
 }
 
+fn target_input(target: &str) -> PhaseInput {
+    PhaseInput::Documents {
+        from: DocumentSource::Dataset(target.to_owned()),
+        sample: None,
+    }
+}
+
 impl ImportanceWeights {
+    fn raw_input(&self) -> PhaseInput {
+        let fit_sample = self.params.fit_sample.unwrap_or_default();
+        let text_bytes = fit_sample.text_bytes(&self.params.features());
+        PhaseInput::Documents {
+            from: self.params.source(),
+            sample: text_bytes.map(|bytes| Sample {
+                seed: SAMPLE_SEED,
+                bytes,
+            }),
+        }
+    }
+
+    fn score_input(&self) -> PhaseInput {
+        PhaseInput::Documents {
+            from: self.params.source(),
+            sample: None,
+        }
+    }
+
     /// The model of the published version; else why there is none, as sentences.
     fn frozen(&self, completed: &Completed<'_>) -> Result<Result<Model, Vec<String>>, Failure> {
         let Some(published) = completed.published else {
@@ -276,7 +318,8 @@ impl ImportanceWeights {
             outcome: OutcomeTable::Published,
             facts,
             notes: vec![format!(
-                "the model fitted by version {since} stays frozen (`refit: true` fits anew)"
+                "the model fitted by version {since} on {} stays frozen (`refit: true` fits anew)",
+                table.since.get(..10).unwrap_or(&table.since)
             )],
         }))))
     }
@@ -339,23 +382,11 @@ impl ImportanceWeights {
         };
         for (target, phase) in &self.count_phases {
             if !completed.maps.contains_key(phase) {
-                let input = PhaseInput::Documents {
-                    from: DocumentSource::Dataset(target.clone()),
-                    sample: None,
-                };
-                return Ok(count(phase, input));
+                return Ok(count(phase, target_input(target)));
             }
         }
         if !completed.maps.contains_key(COUNT_RAW) {
-            let fit_sample = self.params.fit_sample.unwrap_or_default();
-            let input = PhaseInput::Documents {
-                from: self.params.source(),
-                sample: fit_sample.text_bytes(&features).map(|bytes| Sample {
-                    seed: SAMPLE_SEED,
-                    bytes,
-                }),
-            };
-            return Ok(count(COUNT_RAW, input));
+            return Ok(count(COUNT_RAW, self.raw_input()));
         }
         let params = FitParams {
             features,

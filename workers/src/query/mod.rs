@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::batch_columns::permanent;
 use crate::stage::{
-    Completed, MapContext, MapStage, Need, Outcome, ReduceInputs, ReduceOutput, ReducePhase, Stage,
-    StageKind, Step,
+    Completed, ExpectedPhase, MapContext, MapStage, Need, Outcome, ReduceInputs, ReduceOutput,
+    ReducePhase, Stage, StageKind, Step,
 };
 
 /// Name under which the coordinator records in [`Completed::reduces`] that the query has run.
@@ -89,6 +89,10 @@ impl Stage for Query {
             None => Step::Sql(self.params.sql.clone()),
             Some(_) => Step::Done(Outcome::default()),
         })
+    }
+
+    fn outlook(&self) -> Vec<ExpectedPhase> {
+        Vec::new()
     }
 
     fn reduce(

@@ -54,8 +54,8 @@ use self::sort_key::{Cut, Hex};
 use crate::batch_columns::permanent;
 use crate::importance_weights::{self, CHUNK_END, CHUNK_START, MODEL, ModelFacts, TargetMode};
 use crate::stage::{
-    Completed, CompletedStage, MapContext, MapPhase, MapStage, Need, Outcome, PhaseInput,
-    ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
+    Completed, CompletedStage, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
+    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
 };
 
 const TOTALS: &str = "totals";
@@ -194,6 +194,19 @@ impl Stage for Select {
             facts,
             notes,
         }))
+    }
+
+    /// How often the range of the threshold is narrowed before that, the scores will tell.
+    fn outlook(&self) -> Vec<ExpectedPhase> {
+        vec![ExpectedPhase {
+            name: CHOOSE.to_owned(),
+            input: PhaseInput::Table {
+                stage: self.params.by_parts().0.to_owned(),
+                columns: Vec::new(),
+                with_documents: false,
+            },
+            is_table: true,
+        }]
     }
 
     fn reduce(
