@@ -450,6 +450,7 @@ fn named_model(version: &Version, need: &str) -> Result<(ModelFacts, TableFile),
     }
 }
 
+/// Keys of the job file whose values differ; `features` is a group of them.
 fn changed_keys(before: &Value, now: &Value) -> Vec<String> {
     let (Some(before), Some(now)) = (before.as_object(), now.as_object()) else {
         return Vec::new();
@@ -459,6 +460,9 @@ fn changed_keys(before: &Value, now: &Value) -> Vec<String> {
     keys.dedup();
     keys.into_iter()
         .filter(|key| before.get(*key) != now.get(*key))
-        .cloned()
+        .flat_map(|key| match (before.get(key), now.get(key)) {
+            (Some(before), Some(now)) if key == "features" => changed_keys(before, now),
+            _ => vec![key.clone()],
+        })
         .collect()
 }
