@@ -13,24 +13,23 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use gleaner_queue::TaskQueue;
-use gleaner_schemas::job::Job;
 use gleaner_schemas::{
-    Fingerprint, Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, RunId,
-    Shard, SideInput, TableFile, Task, Version,
+    Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, RunId, Shard, SideInput,
+    TableFile, Task, Version,
 };
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, layout};
 use gleaner_workers::entropy::Entropy;
-use gleaner_workers::registry;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{
     Completed, CompletedStage, DocumentSource, MapPhase, Outcome, OutcomeTable, PhaseInput,
-    ReducePhase, SideTable, Stage, StageKind, Step,
+    ReducePhase, SideTable, Step,
 };
 use tokio::sync::Notify;
 
 use crate::allow;
+use crate::checked_job::{CheckedJob, CheckedStage};
 use crate::dispatch::{Dispatcher, Work, retrying, stored_manifest};
 use crate::inputs::InputSet;
 use crate::journal::Journal;
@@ -63,28 +62,6 @@ pub struct Environment {
     pub progress: Arc<dyn Progress>,
     /// Whether somebody asked to stop.
     pub shutdown: Shutdown,
-}
-
-/// A job whose stages are checked.
-#[derive(Debug)]
-pub struct CheckedJob {
-    /// The job file.
-    pub job: Job,
-    /// Absolute URI of its output.
-    pub output: String,
-    /// Stages in order.
-    pub stages: Vec<CheckedStage>,
-}
-
-/// A stage whose parameters are checked.
-#[derive(Debug)]
-pub struct CheckedStage {
-    /// Its name.
-    pub name: String,
-    /// Its kind.
-    pub kind: &'static dyn StageKind,
-    /// Its parameters.
-    pub stage: Arc<dyn Stage>,
 }
 
 /// The inputs of a job as they are now.
@@ -551,60 +528,4 @@ fn table_file(pinned: &gleaner_schemas::PinnedAttempt) -> TableFile {
         lanes: pinned.lanes,
         inputs,
     }
-}
-
-/// Checks the stages of a job, without looking at its inputs.
-///
-/// # Errors
-///
-/// Everything that is wrong with the job file.
-pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
-    let mut stages = Vec::new();
-    let mut errors = Vec::new();
-    for (name, spec) in job.file.stages.iter() {
-        let kind = match registry::kind_of(&job, name, &spec.kind) {
-            Ok(kind) => kind,
-            Err(error) => {
-                errors.push(error);
-                continue;
-            }
-        };
-        match kind.check(&job, name) {
-            Ok(stage) => stages.push(CheckedStage {
-                name: name.to_owned(),
-                kind,
-                stage,
-            }),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.is_empty() {
-        Ok(CheckedJob {
-            job,
-            output,
-            stages,
-        })
-    } else {
-        Err(RunError::Job(errors))
-    }
-}
-
-/// The id of a table that a query makes: a hash of the query and of what it reads.
-#[must_use]
-pub(crate) fn query_id(
-    sql: &str,
-    tables: &BTreeMap<String, CompletedStage>,
-    corpus: &InputSet,
-) -> Fingerprint {
-    let contents: BTreeMap<_, Vec<_>> = tables
-        .values()
-        .flat_map(|stage| &stage.tables)
-        .map(|(name, files)| (name, files.iter().map(|file| &file.checksum).collect()))
-        .collect();
-    let identities: Vec<_> = corpus
-        .files
-        .iter()
-        .map(|file| &file.file.identity)
-        .collect();
-    Fingerprint::of("query", &(sql, contents, identities))
 }

@@ -7,6 +7,7 @@
 
 pub mod allow;
 pub mod app;
+pub mod checked_job;
 pub mod cli;
 pub mod commands;
 pub mod diagnostics;

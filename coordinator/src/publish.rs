@@ -7,8 +7,9 @@ use gleaner_schemas::{PhaseManifest, RunId, TableVersion, TaskId, Version, Versi
 use gleaner_storage::{Created, Output, OutputError, layout};
 use gleaner_workers::shutdown::Shutdown;
 
+use crate::checked_job::CheckedJob;
 use crate::dispatch::retrying;
-use crate::driver::{CheckedJob, FinishedStage, JobInputs};
+use crate::driver::{FinishedStage, JobInputs};
 use crate::journal::rfc3339;
 use crate::phase_input::read_schema;
 use crate::run_error::RunError;

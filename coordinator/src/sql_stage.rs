@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt as _;
-use gleaner_schemas::{Failure, FailureKind, Lanes};
-use gleaner_schemas::{ReduceResult, TableFile, columns};
+use gleaner_schemas::{Failure, FailureKind, Fingerprint, Lanes, ReduceResult, TableFile, columns};
 use gleaner_storage::{TableEncoder, layout};
 use gleaner_workers::stage::CompletedStage;
 use serde_json::json;
 
 use crate::dispatch::retrying;
-use crate::driver::{Driver, Mode, query_id};
+use crate::driver::{Driver, Mode};
+use crate::inputs::InputSet;
 use crate::reduce::put_table;
 use crate::run_error::RunError;
 use crate::sql::Session;
@@ -83,7 +83,7 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
 async fn compute(
     driver: &Driver<'_>,
     query: &Query<'_>,
-    id: &gleaner_schemas::Fingerprint,
+    id: &Fingerprint,
 ) -> Result<ReduceResult, RunError> {
     let at = |message: String| {
         RunError::from(driver.job.job.error_at(
@@ -149,7 +149,7 @@ async fn compute(
 async fn put(
     driver: &Driver<'_>,
     stage: &str,
-    id: &gleaner_schemas::Fingerprint,
+    id: &Fingerprint,
     number: usize,
     encoder: TableEncoder,
     provenance: &serde_json::Value,
@@ -161,7 +161,7 @@ async fn put(
         ..Lanes::default()
     };
     let bytes = encoder.finish(&lanes, provenance)?;
-    let id = gleaner_schemas::Fingerprint::of("query object", &(id, number));
+    let id = Fingerprint::of("query object", &(id, number));
     let environment = driver.environment;
     let file = put_table(
         driver.output,
@@ -177,4 +177,23 @@ async fn put(
         lanes,
         ..file
     })
+}
+
+/// The id of a table that a query makes: a hash of the query and of what it reads.
+fn query_id(
+    sql: &str,
+    tables: &BTreeMap<String, CompletedStage>,
+    corpus: &InputSet,
+) -> Fingerprint {
+    let contents: BTreeMap<_, Vec<_>> = tables
+        .values()
+        .flat_map(|stage| &stage.tables)
+        .map(|(name, files)| (name, files.iter().map(|file| &file.checksum).collect()))
+        .collect();
+    let identities: Vec<_> = corpus
+        .files
+        .iter()
+        .map(|file| &file.file.identity)
+        .collect();
+    Fingerprint::of("query", &(sql, contents, identities))
 }

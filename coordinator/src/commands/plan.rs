@@ -14,9 +14,10 @@ use gleaner_workers::stage::{ExpectedPhase, PhaseInput};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::checked_job::CheckedStage;
 use crate::commands::prepare::{self, JobArguments};
 use crate::commands::validate::render_inputs;
-use crate::driver::{CheckedStage, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
+use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::Journal;
 use crate::progress::{Silent, bytes, count};
 use crate::run_error::RunError;

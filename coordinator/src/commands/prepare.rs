@@ -8,7 +8,8 @@ use gleaner_schemas::job::{Job, JobSource};
 use gleaner_storage::{Output, Stores, stores};
 use gleaner_workers::stage::Need;
 
-use crate::driver::{self, CheckedJob, JobInputs};
+use crate::checked_job::{self, CheckedJob};
+use crate::driver::JobInputs;
 use crate::inputs;
 use crate::run_error::RunError;
 
@@ -42,7 +43,7 @@ pub fn read_job(arguments: &JobArguments) -> Result<(CheckedJob, PathBuf), RunEr
     };
     let output = stores::absolute_uri(&output, &relative_to)
         .map_err(|error| RunError::from(job.error_at("output", error.to_string(), None)))?;
-    Ok((driver::check(job, output)?, base_dir))
+    Ok((checked_job::check(job, output)?, base_dir))
 }
 
 fn read_text(arguments: &JobArguments) -> Result<(String, String), RunError> {

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
-use crate::driver::{CheckedJob, Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
+use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::progress::Progress;
 use crate::publish::{self, Published};

@@ -9,8 +9,9 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
+use gleaner_coordinator::checked_job::{self, CheckedJob};
 use gleaner_coordinator::dispatch::{Dispatcher, Work, stored_manifest};
-use gleaner_coordinator::driver::{self, CheckedJob, FinishedStage, JobInputs};
+use gleaner_coordinator::driver::{FinishedStage, JobInputs};
 use gleaner_coordinator::inputs::InputSet;
 use gleaner_coordinator::journal::Journal;
 use gleaner_coordinator::planner;
@@ -89,7 +90,7 @@ impl World {
             name: "job.yaml".to_owned(),
             text: text.to_owned(),
         };
-        let job = driver::check(Job::parse(source).unwrap(), OUTPUT.to_owned()).unwrap();
+        let job = checked_job::check(Job::parse(source).unwrap(), OUTPUT.to_owned()).unwrap();
         Self {
             seed,
             store: Arc::new(InMemory::new()),
