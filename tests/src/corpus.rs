@@ -56,6 +56,31 @@ pub fn example_documents() -> Vec<Document> {
     documents
 }
 
+/// `n` documents of all sources, of the corpus of the examples.
+///
+/// # Panics
+///
+/// If it cannot be read.
+#[must_use]
+pub fn sample_documents(n: usize) -> Vec<Document> {
+    let all = example_documents();
+    let step = all.len() / n;
+    all.into_iter().step_by(step).take(n).collect()
+}
+
+/// The first `n` documents about health: a target.
+///
+/// # Panics
+///
+/// If they cannot be read.
+#[must_use]
+pub fn health_documents(n: usize) -> Vec<Document> {
+    let mut all = example_documents();
+    all.retain(|document| document.source == "health_medquad");
+    all.truncate(n);
+    all
+}
+
 /// Writes documents as Parquet with `rows_per_group` rows in each row group.
 ///
 /// # Panics

@@ -256,6 +256,30 @@ impl Workspace {
     }
 }
 
+/// A text of a row.
+///
+/// # Panics
+///
+/// If it is something else.
+#[must_use]
+#[track_caller]
+pub fn text(row: &Value, key: &str) -> String {
+    let text = row[key].as_str();
+    text.unwrap_or_else(|| panic!("{key} of {row}")).to_owned()
+}
+
+/// A count of a row.
+///
+/// # Panics
+///
+/// If it is something else.
+#[must_use]
+#[track_caller]
+pub fn number(row: &Value, key: &str) -> u64 {
+    let number = row[key].as_u64();
+    number.unwrap_or_else(|| panic!("{key} of {row}"))
+}
+
 /// Every file below a directory, sorted.
 ///
 /// # Panics

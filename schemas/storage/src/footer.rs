@@ -192,16 +192,13 @@ impl Footer {
     /// If not; the message lists what the file has.
     pub fn check_columns(&self, name: &str, columns: &DocumentColumns) -> Result<(), ReadError> {
         type Check = fn(&DataType) -> bool;
-        let is_id: Check = |data_type| is_text(data_type) || data_type.is_integer();
+        let is_name: Check = |data_type| is_text(data_type) || data_type.is_integer();
+        const NAME: &str = "a text or an integer";
+        let text = Some(columns.text.as_str());
         let checks = [
-            (
-                "text",
-                Some(columns.text.as_str()),
-                "a text",
-                is_text as Check,
-            ),
-            ("id", columns.id.as_deref(), "a text or an integer", is_id),
-            ("source", columns.source.as_deref(), "a text", is_text),
+            ("text", text, "a text", is_text as Check),
+            ("id", columns.id.as_deref(), NAME, is_name),
+            ("source", columns.source.as_deref(), NAME, is_name),
         ];
         // A jsonl file without a line has no columns and no rows.
         if self.schema.fields().is_empty() && self.row_groups.is_empty() {

@@ -260,23 +260,12 @@ impl JsonlDocuments {
             Ok(_) => return rejected("the line is not a JSON object".to_owned()),
             Err(error) => return rejected(format!("the line is not JSON: {error}")),
         };
-        let id = self
-            .columns
-            .id
-            .as_ref()
-            .and_then(|column| match object.remove(column) {
-                Some(Value::String(id)) => Some(id),
-                Some(Value::Number(id)) => Some(id.to_string()),
-                _ => None,
-            });
-        let source = self
-            .columns
-            .source
-            .as_ref()
-            .and_then(|column| match object.remove(column) {
-                Some(Value::String(source)) => Some(source),
-                _ => None,
-            });
+        let name = |column: &Option<String>| match object.get(column.as_ref()?)? {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(name) => Some(name.to_string()),
+            _ => None,
+        };
+        let (id, source) = (name(&self.columns.id), name(&self.columns.source));
         let (text, reason) = match object.remove(&self.columns.text) {
             Some(Value::String(text)) => (Some(text), None),
             None | Some(Value::Null) => (None, None),
