@@ -1,6 +1,6 @@
 //! From the paths of a job file to the files that are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -29,14 +29,13 @@ pub async fn list_sources(
     base_dir: &FilePath,
 ) -> Result<Vec<SourceFile>, ReadError> {
     let mut files: BTreeMap<String, SourceFile> = BTreeMap::new();
+    let mut uris: BTreeSet<String> = BTreeSet::new();
     for pattern in patterns {
-        let before = files.len();
         let found = Pattern::parse(stores, pattern, base_dir)?.list().await?;
         let n_found = found.len();
         for file in found {
             // Two patterns that match one file name it once, whichever way they spell it.
-            let is_known = files.values().any(|known| known.uri == file.uri);
-            if before == 0 || !is_known {
+            if uris.insert(file.uri.clone()) {
                 files.insert(file.name.clone(), file);
             }
         }
