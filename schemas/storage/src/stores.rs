@@ -74,6 +74,11 @@ impl Stores {
             _ => {
                 let options =
                     std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+                // Whoever writes http:// means it; endpoints of other stores ask for
+                // `AWS_ALLOW_HTTP` and the like.
+                let plain =
+                    (url.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
+                let options = options.chain(plain);
                 let (store, _) = object_store::parse_url_opts(&url, options)
                     .map_err(|error| refuse(error.to_string()))?;
                 store.into()
