@@ -52,6 +52,9 @@ pub(crate) struct RangeReader {
 }
 
 struct Shared {
+    io: BlockingIo,
+    store: Arc<dyn ObjectStore>,
+    path: Path,
     name: String,
     bytes: u64,
     etag: Option<String>,
@@ -61,15 +64,8 @@ struct Shared {
 }
 
 enum PlaceOfBytes {
-    Local {
-        file: File,
-    },
-    Remote {
-        io: BlockingIo,
-        store: Arc<dyn ObjectStore>,
-        path: Path,
-        blocks: Mutex<Vec<(u64, Bytes)>>,
-    },
+    Local { file: File },
+    Remote { blocks: Mutex<Vec<(u64, Bytes)>> },
 }
 
 impl RangeReader {
@@ -80,14 +76,14 @@ impl RangeReader {
         let place = match local {
             Some(file) => PlaceOfBytes::Local { file },
             None => PlaceOfBytes::Remote {
-                io: io.clone(),
-                store: Arc::clone(&store),
-                path: path.clone(),
                 blocks: Mutex::default(),
             },
         };
         let reader = Self {
             shared: Arc::new(Shared {
+                io: io.clone(),
+                store,
+                path,
                 name: source.name.clone(),
                 bytes: source.bytes,
                 etag: source.etag.clone(),
@@ -95,7 +91,7 @@ impl RangeReader {
                 error: Mutex::default(),
             }),
         };
-        reader.check_unchanged(io, &store, &path)?;
+        reader.check_unchanged()?;
         Ok(reader)
     }
 
@@ -116,47 +112,37 @@ impl RangeReader {
         Self::open(io, &source)
     }
 
-    /// A local file is looked at before and after: its content may change under an open handle.
-    /// Other stores check the etag with every read.
-    fn check_unchanged(
-        &self,
-        io: &BlockingIo,
-        store: &Arc<dyn ObjectStore>,
-        path: &Path,
-    ) -> Result<(), ReadError> {
-        if !matches!(self.shared.place, PlaceOfBytes::Local { .. }) {
+    /// A local file is looked at before and after: its content may change under an open handle,
+    /// so this is to be called when everything is read. Other stores check the etag with every
+    /// read.
+    pub(crate) fn check_unchanged(&self) -> Result<(), ReadError> {
+        let shared = &self.shared;
+        if !matches!(shared.place, PlaceOfBytes::Local { .. }) {
             return Ok(());
         }
-        let meta = io
-            .wait(store.head(path))
-            .map_err(|error| ReadError::store(&self.shared.name, error))?;
-        let same_etag = self.shared.etag.is_none() || self.shared.etag == meta.e_tag;
-        if same_etag && meta.size == self.shared.bytes {
+        let meta = shared
+            .io
+            .wait(shared.store.head(&shared.path))
+            .map_err(|error| ReadError::store(&shared.name, error))?;
+        let same_etag = shared.etag.is_none() || shared.etag == meta.e_tag;
+        if same_etag && meta.size == shared.bytes {
             Ok(())
         } else {
             Err(ReadError::Changed {
-                name: self.shared.name.clone(),
+                name: shared.name.clone(),
             })
         }
     }
 
-    /// To be called when everything is read.
-    pub(crate) fn check_unchanged_at_end(
-        &self,
-        io: &BlockingIo,
-        source: &SourceFile,
-    ) -> Result<(), ReadError> {
-        let (store, path) = io.stores.resolve(&source.uri)?;
-        self.check_unchanged(io, &store, &path)
-    }
-
-    /// The first error of a read, if there was one.
-    pub(crate) fn take_error(&self) -> Option<ReadError> {
+    /// Why bytes could not be read or make no sense, if not by themselves: the first error of a
+    /// read, or that the file has changed meanwhile.
+    pub(crate) fn take_cause(&self) -> Option<ReadError> {
         self.shared
             .error
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+            .or_else(|| self.check_unchanged().err())
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -209,13 +195,7 @@ impl RangeReader {
     }
 
     fn block(&self, idx: u64) -> io::Result<Bytes> {
-        let PlaceOfBytes::Remote {
-            io,
-            store,
-            path,
-            blocks,
-        } = &self.shared.place
-        else {
+        let PlaceOfBytes::Remote { blocks } = &self.shared.place else {
             return Ok(Bytes::new());
         };
         let known = |blocks: &Mutex<Vec<(u64, Bytes)>>| {
@@ -234,6 +214,9 @@ impl RangeReader {
             if_match: self.shared.etag.clone(),
             ..GetOptions::default()
         };
+        let Shared {
+            io, store, path, ..
+        } = self.shared.as_ref();
         let fetched = io.wait(async {
             let found = store.get_opts(path, options).await?;
             found.bytes().await

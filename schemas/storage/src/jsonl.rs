@@ -25,7 +25,6 @@ const HEAD_BYTES: u64 = 4 << 20;
 pub(crate) struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
     file: RangeReader,
-    io: BlockingIo,
     source: SourceFile,
     line_bytes_max: u64,
     next_row: u64,
@@ -53,7 +52,6 @@ impl Lines {
         Ok(Self {
             reader: BufReader::with_capacity(256 << 10, reader),
             file,
-            io: io.clone(),
             source: source.clone(),
             line_bytes_max,
             next_row: 0,
@@ -69,7 +67,7 @@ impl Lines {
                 .read_until(b'\n', &mut bytes);
             let n_read = read.map_err(|error| self.failed(&error))?;
             if n_read == 0 {
-                self.file.check_unchanged_at_end(&self.io, &self.source)?;
+                self.file.check_unchanged()?;
                 return Ok(None);
             }
             let mut line = Line::Bytes(Vec::new());
@@ -109,7 +107,7 @@ impl Lines {
 
     fn failed(&self, error: &std::io::Error) -> ReadError {
         self.file
-            .take_error()
+            .take_cause()
             .unwrap_or_else(|| ReadError::Contents {
                 name: self.source.name.clone(),
                 format: "jsonl",
@@ -150,16 +148,31 @@ impl JsonlDocuments {
             None => None,
             Some((sql, compiler)) => {
                 let schema = Arc::new(schema_of(io, &slice.file).map_err(fail)?);
+                // A file without columns has no row that the predicate could speak of.
+                if schema.fields().is_empty() {
+                    return Self::new(io, slice, columns, None, limits);
+                }
                 let predicate = compiler.compile(sql, &schema).map_err(|message| {
                     Failure::new(FailureKind::Permanent, format!("`where`: {message}")).at(place())
                 })?;
                 Some((predicate, schema))
             }
         };
+        Self::new(io, slice, columns, predicate, limits)
+    }
+
+    fn new(
+        io: &BlockingIo,
+        slice: &Slice,
+        columns: &DocumentColumns,
+        predicate: Option<(Arc<dyn RowPredicate>, SchemaRef)>,
+        limits: BatchLimits,
+    ) -> Result<Self, Failure> {
         // JSON escapes may make a line longer than its text.
         let line_bytes_max = limits.document_bytes_max.saturating_mul(2);
         Ok(Self {
-            lines: Lines::open(io, &slice.file, line_bytes_max).map_err(fail)?,
+            lines: Lines::open(io, &slice.file, line_bytes_max)
+                .map_err(|error| error.into_failure(Place::file(&slice.file.name)))?,
             file_name: slice.file.name.clone(),
             columns: columns.clone(),
             predicate,

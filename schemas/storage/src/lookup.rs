@@ -101,7 +101,7 @@ impl CorpusLookup {
                 each(batch)?;
             }
         }
-        file.check_unchanged_at_end(&self.io, source)
+        file.check_unchanged()
             .map_err(|error| error.into_failure(place()))
     }
 

@@ -27,7 +27,6 @@ use crate::read_error::ReadError;
 const ROW_NUMBER: &str = "gleaner.row";
 
 pub(crate) struct ParquetDocuments {
-    io: BlockingIo,
     slice: Slice,
     file: RangeReader,
     metadata: ArrowReaderMetadata,
@@ -84,7 +83,6 @@ impl ParquetDocuments {
             return Err(error.into_failure(place()));
         }
         Ok(Self {
-            io: io.clone(),
             slice: slice.clone(),
             file,
             metadata,
@@ -114,7 +112,7 @@ impl ParquetDocuments {
             }
             let Some(row_group) = self.row_groups.next() else {
                 self.file
-                    .check_unchanged_at_end(&self.io, &self.slice.file)
+                    .check_unchanged()
                     .map_err(|error| error.into_failure(Place::file(&self.slice.file.name)))?;
                 return Ok(None);
             };
@@ -207,9 +205,9 @@ impl ParquetDocuments {
     }
 }
 
-/// What went wrong: the first failed read if there was one, else the contents of the file.
+/// What went wrong: a failed read or a change of the file if there was one, else its contents.
 pub(crate) fn contents(file: &RangeReader, name: &str, message: &str) -> ReadError {
-    file.take_error().unwrap_or_else(|| ReadError::Contents {
+    file.take_cause().unwrap_or_else(|| ReadError::Contents {
         name: name.to_owned(),
         format: "Parquet",
         message: message.to_owned(),
