@@ -209,7 +209,7 @@ impl Dispatcher<'_> {
                 return Err(RunError::Interrupted);
             }
             if let Some(failure) = self.trouble.get() {
-                return Err(cannot_write(&failure));
+                return Err(RunError::cannot_write(&failure));
             }
             if attempts.is_some()
                 && let Err(error) = self.offer(plan, plan_id, tasks, ledger, started).await
@@ -455,14 +455,6 @@ impl Dispatcher<'_> {
     }
 }
 
-/// The output's store refuses what nobody can go on without.
-fn cannot_write(failure: &Failure) -> RunError {
-    RunError::usage(
-        format!("cannot write to the output: {failure}"),
-        "is there space, and are you allowed to write there? what is committed is kept",
-    )
-}
-
 /// Tries again, with pauses, while the store is unreachable, for a bounded time.
 ///
 /// # Errors
@@ -476,13 +468,14 @@ where
     let started = Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
-        let failure = match operation().await {
+        let error = match operation().await {
             Ok(value) => return Ok(value),
-            Err(error) => Failure::from(error),
+            Err(error) => error,
         };
-        if failure.kind != FailureKind::Transient || started.elapsed() > UNREACHABLE_MAX {
-            return Err(failure.into());
+        if error.kind() != FailureKind::Transient || started.elapsed() > UNREACHABLE_MAX {
+            return Err(error.into());
         }
+        let failure = Failure::from(error);
         tracing::warn!(%failure, "trying again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

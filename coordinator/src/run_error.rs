@@ -45,6 +45,16 @@ impl RunError {
         }
     }
 
+    /// The output's store refuses what nobody can go on without.
+    #[must_use]
+    pub(crate) fn cannot_write(failure: &Failure) -> Self {
+        Self::usage(
+            format!("cannot write to the output: {failure}"),
+            "is there space, and are you allowed to write there? what is committed is kept, run \
+             the job again to go on",
+        )
+    }
+
     /// The exit code of the program, as documented for users.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -78,6 +88,11 @@ impl From<Failure> for RunError {
 
 impl From<OutputError> for RunError {
     fn from(error: OutputError) -> Self {
-        Failure::from(error).into()
+        let is_write = error.is_write();
+        let failure = Failure::from(error);
+        if is_write && failure.kind != FailureKind::Transient {
+            return Self::cannot_write(&failure);
+        }
+        failure.into()
     }
 }

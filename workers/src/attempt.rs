@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gleaner_schemas::{AttemptId, ContentHash, Failure, FailureKind, PhasePlan, Task, TaskMessage};
-use gleaner_storage::layout;
+use gleaner_storage::{OutputError, layout};
 use tokio_util::sync::CancellationToken;
 
 use crate::entropy::Entropy;
@@ -62,13 +62,33 @@ pub enum TaskEnd {
     Recorded(Failure),
 }
 
+/// Why an attempt came to nothing.
+enum Failed {
+    /// The task cannot be computed.
+    Task(Failure),
+    /// The output does not take or show objects, whatever the task is.
+    Output(Failure),
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::Task(failure)
+    }
+}
+
+impl From<OutputError> for Failed {
+    fn from(error: OutputError) -> Self {
+        Self::Output(error.into())
+    }
+}
+
 impl Workbench {
     /// Works on the task that `message` names until the store holds an outcome.
     ///
     /// # Errors
     ///
-    /// When not even a failure could be recorded, or after `cancel`: the delivery must be given
-    /// back.
+    /// When not even a failure could be recorded, when the output refuses what is computed, or
+    /// after `cancel`: the delivery must be given back.
     pub async fn work(
         &self,
         message: &TaskMessage,
@@ -77,11 +97,17 @@ impl Workbench {
         let planned = self.plans.find(message).await?;
         let mut attempt_number = 1;
         loop {
-            let failure = match self.attempt(&planned, cancel).await {
+            let (failure, is_task) = match self.attempt(&planned, cancel).await {
                 Ok(end) => return Ok(end),
-                Err(failure) => failure,
+                Err(Failed::Task(failure)) => (failure, true),
+                Err(Failed::Output(failure)) => (failure, false),
             };
             if cancel.is_cancelled() {
+                return Err(failure);
+            }
+            // On a full disk a small record may fit where the object does not. It would give up
+            // rows that nothing is wrong with.
+            if failure.kind != FailureKind::Transient && !is_task {
                 return Err(failure);
             }
             if failure.kind != FailureKind::Transient || attempt_number >= ATTEMPTS_MAX {
@@ -114,7 +140,7 @@ impl Workbench {
         &self,
         planned: &PlannedTask,
         cancel: &CancellationToken,
-    ) -> Result<TaskEnd, Failure> {
+    ) -> Result<TaskEnd, Failed> {
         let PlannedTask { output, plan, task } = planned;
         let folder = layout::attempt_folder(&plan.folder, &task.id, plan.n_tasks);
         if output.attempts(&folder).await?.contains_key(&task.id) {

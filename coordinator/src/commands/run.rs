@@ -245,21 +245,9 @@ async fn claim(output: &Output, job: &Job, environment: &Environment) -> Result<
     let claim = Claim {
         job: job.file.name.clone(),
     };
-    let stored = match output
+    let stored = output
         .create_json(layout::JOB, "claim of an output", claim.clone())
-        .await
-    {
-        Ok(stored) => stored,
-        Err(error) => {
-            return Err(match RunError::from(error) {
-                RunError::Usage { message, .. } => RunError::usage(
-                    format!("cannot write to the output: {message}"),
-                    "is there space, and are you allowed to write there?",
-                ),
-                other => other,
-            });
-        }
-    };
+        .await?;
     if stored != claim {
         return Err(job
             .error_at(

@@ -19,6 +19,9 @@ use serde::de::DeserializeOwned;
 use crate::layout;
 use crate::stores::Stores;
 
+const WRITE: &str = "write";
+const CREATE: &str = "create";
+
 /// An operation on an output failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -61,6 +64,12 @@ impl OutputError {
             Self::Uri { .. } | Self::Malformed { .. } => FailureKind::Permanent,
         }
     }
+
+    /// Whether the store did not take an object.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::Store { operation, .. } if [WRITE, CREATE].contains(operation))
+    }
 }
 
 impl From<OutputError> for Failure {
@@ -85,6 +94,15 @@ pub fn store_error_kind(error: &object_store::Error) -> FailureKind {
         other if is_lasting(other) => FailureKind::Permanent,
         _ => FailureKind::Transient,
     }
+}
+
+/// Whether the store has said that it will not take objects, whichever are there.
+fn is_refused(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    matches!(
+        error,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
+    ) || is_lasting(error)
 }
 
 /// Whether the file system refuses what trying again cannot change.
@@ -223,7 +241,7 @@ impl Output {
             .await;
         match result {
             Ok(_) => Ok(()),
-            Err(source) => Err(self.store_error("write", key, source)),
+            Err(source) => Err(self.store_error(WRITE, key, source)),
         }
     }
 
@@ -247,10 +265,13 @@ impl Output {
         let Err(error) = put else {
             return Ok(Created::Stored);
         };
-        match self.get(key).await? {
-            Some(stored) if stored == bytes => Ok(Created::Stored),
-            Some(stored) => Ok(Created::Exists(stored)),
-            None => Err(self.store_error("create", key, error)),
+        match self.get(key).await {
+            Ok(Some(stored)) if stored == bytes => Ok(Created::Stored),
+            Ok(Some(stored)) => Ok(Created::Exists(stored)),
+            Ok(None) => Err(self.store_error(CREATE, key, error)),
+            // Where nothing can be put, that nothing can be read either tells less.
+            Err(_) if is_refused(&error) => Err(self.store_error(CREATE, key, error)),
+            Err(unknown) => Err(unknown),
         }
     }
 
