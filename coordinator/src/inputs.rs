@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::{StreamExt as _, TryStreamExt as _};
+use gleaner_predicate::DataFusionPredicates;
 use gleaner_schemas::job::{Corpus, Job};
 use gleaner_schemas::{DocumentColumns, FileFormat, SourceFile};
-use gleaner_storage::Stores;
+use gleaner_storage::documents::PredicateCompiler as _;
 use gleaner_storage::footer::{self, Footer};
 use gleaner_storage::listing;
+use gleaner_storage::{ReadError, Stores};
 
 use crate::planner::{InputFile, RowGroupFacts};
 use crate::run_error::RunError;
@@ -62,8 +64,9 @@ impl InputSet {
 ///
 /// # Errors
 ///
-/// If there are none, if a column is missing or has the wrong type, or of the store. A file that
-/// is not what its name says is no error here: its rows are the only ones lost.
+/// If there are none, if a column is missing or has the wrong type, if `where` does not fit them,
+/// or of the store. A file that is not what its name says is no error here: its rows are the only
+/// ones lost.
 pub async fn load(
     stores: &Stores,
     job: &Job,
@@ -76,15 +79,20 @@ pub async fn load(
     };
     let sources = listing::list_sources(stores, &input.paths, base_dir)
         .await
-        .map_err(|error| read_error(&error, |message| at("paths", message, PATHS_HELP)))?;
+        .map_err(|error| {
+            let help = match error {
+                ReadError::Store { .. } => UNREADABLE_HELP,
+                _ => PATHS_HELP,
+            };
+            read_error(&error, |message| at("paths", message, help))
+        })?;
     let footers: Vec<(SourceFile, Result<Footer, String>)> = futures::stream::iter(sources)
         .map(|source| async move {
             match footer::read_footer(stores, &source).await {
                 Ok(footer) => Ok((source, Ok(footer))),
                 Err(error) if error.is_about_contents() => Ok((source, Err(chain(&error)))),
-                Err(error) => Err(read_error(&error, |message| RunError::Usage {
-                    message,
-                    help: None,
+                Err(error) => Err(read_error(&error, |message| {
+                    at("paths", message, UNREADABLE_HELP)
                 })),
             }
         })
@@ -128,6 +136,10 @@ pub async fn load(
                 .map_err(|error| at("columns", chain(&error), COLUMNS_HELP))?;
         }
     }
+    if let Some(predicate) = &input.predicate {
+        check_predicate(predicate, &schemas)
+            .map_err(|message| at("where", message, PREDICATE_HELP))?;
+    }
     let needed = needed_columns(&columns);
     let files = footers
         .into_iter()
@@ -149,17 +161,33 @@ pub async fn load(
     })
 }
 
+/// Compiles a predicate for every schema that occurs, as tasks will do file by file.
+fn check_predicate(predicate: &str, schemas: &[(&str, &Schema)]) -> Result<(), String> {
+    let mut seen: Vec<&Schema> = Vec::new();
+    for (file, schema) in schemas {
+        // A file without columns has no row that the predicate could speak of.
+        if schema.fields().is_empty() || seen.iter().any(|known| known.fields == schema.fields) {
+            continue;
+        }
+        DataFusionPredicates
+            .compile(predicate, &Arc::new((*schema).clone()))
+            .map_err(|message| format!("`where` does not fit {file}: {message}"))?;
+        seen.push(schema);
+    }
+    Ok(())
+}
+
 const PATHS_HELP: &str = "relative paths start from the folder of the job file";
+const UNREADABLE_HELP: &str = "is it there, and are you allowed to read it?";
+const PREDICATE_HELP: &str =
+    "write SQL that is true for the rows to keep, such as `where: \"lang = 'en'\"`";
 const COLUMNS_HELP: &str = "name the columns: `columns: {id: ..., text: ..., source: ...}`";
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     gleaner_schemas::failure::error_chain(error)
 }
 
-fn read_error(
-    error: &gleaner_storage::ReadError,
-    usage: impl FnOnce(String) -> RunError,
-) -> RunError {
+fn read_error(error: &ReadError, usage: impl FnOnce(String) -> RunError) -> RunError {
     match error.kind() {
         gleaner_schemas::FailureKind::Transient => RunError::Unreachable(chain(error)),
         _ => usage(chain(error)),
