@@ -27,6 +27,7 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
 use datafusion::common::TableReference;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
@@ -78,6 +79,7 @@ struct Parts<'a> {
     corpus_schema: Option<&'a SchemaRef>,
     stages: BTreeMap<String, StageInfo>,
     target_partitions: usize,
+    memory_bytes: Option<usize>,
 }
 
 impl Session {
@@ -90,6 +92,29 @@ impl Session {
         stores: &Stores,
         output: &Output,
         version: &Version,
+    ) -> Result<Self, SqlError> {
+        Self::of_version(stores, output, version, None)
+    }
+
+    /// The same, for queries that must keep within some memory; what they can spill, they do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::open`].
+    pub fn open_within(
+        stores: &Stores,
+        output: &Output,
+        version: &Version,
+        memory_bytes: usize,
+    ) -> Result<Self, SqlError> {
+        Self::of_version(stores, output, version, Some(memory_bytes))
+    }
+
+    fn of_version(
+        stores: &Stores,
+        output: &Output,
+        version: &Version,
+        memory_bytes: Option<usize>,
     ) -> Result<Self, SqlError> {
         let tables = version
             .tables
@@ -122,6 +147,7 @@ impl Session {
             corpus_schema: None,
             stages,
             target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes,
         };
         let session = Self::of_parts(parts, |catalog| {
             let system = SystemSchema {
@@ -172,6 +198,7 @@ impl Session {
             corpus_schema: Some(corpus_schema),
             stages: infos,
             target_partitions: 1,
+            memory_bytes: None,
         };
         Self::of_parts(parts, |_| Ok(None))
     }
@@ -192,7 +219,11 @@ impl Session {
         let options = config.options_mut();
         options.execution.parquet.pushdown_filters = true;
         options.sql_parser.collect_spans = false;
-        let runtime: Arc<RuntimeEnv> = Arc::new(RuntimeEnvBuilder::new().build()?);
+        let mut runtime = RuntimeEnvBuilder::new();
+        if let Some(memory_bytes) = parts.memory_bytes {
+            runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)));
+        }
+        let runtime: Arc<RuntimeEnv> = Arc::new(runtime.build()?);
         let store = register(&runtime, "output", Arc::clone(parts.output.store()))?;
         let mut tables: Vec<String> = parts.tables.keys().cloned().collect();
         tables.push(CORPUS.to_owned());

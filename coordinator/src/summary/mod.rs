@@ -4,6 +4,7 @@
 //! user can get again; [`Summary::render`] writes it for people. The same as JSON is the last event of
 //! `run --json`.
 
+mod duplicates;
 mod render;
 mod selection;
 pub mod text;
@@ -98,6 +99,8 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             match completed.kind.as_str() {
                 "importance_weights" => {
                     stage.weights = weights::gather(report, &session, name, completed).await?;
+                    let duplicates = duplicates::note(report, name, stage.rows).await;
+                    stage.notes.extend(duplicates);
                 }
                 "select" => {
                     stage.selection =
