@@ -66,7 +66,7 @@ impl fmt::Display for Place {
 
 /// The failure of one attempt at a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{}{message}", place.as_ref().map(|p| format!("{p}: ")).unwrap_or_default())]
+#[error("{}{message}", self.place_shown())]
 pub struct Failure {
     /// What to do about it.
     pub kind: FailureKind,
@@ -86,6 +86,14 @@ impl Failure {
             message: message.into(),
             place: None,
         }
+    }
+
+    /// The place, unless the message begins with it.
+    fn place_shown(&self) -> String {
+        let place = self.place.as_ref().map(ToString::to_string);
+        place
+            .filter(|place| !self.message.starts_with(place))
+            .map_or_else(String::new, |place| format!("{place}: "))
     }
 
     /// The same failure, at `place` unless it names one already.

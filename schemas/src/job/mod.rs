@@ -277,6 +277,22 @@ impl Places<'_> {
                 nearest(unknown, known.iter().copied()),
             );
         }
+        if let Some((found, expected)) = message
+            .strip_prefix("invalid type: ")
+            .or_else(|| message.strip_prefix("invalid value: "))
+            .and_then(|rest| rest.split_once(", expected "))
+        {
+            let expected = match expected {
+                "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or more",
+                "i8" | "i16" | "i32" | "i64" => "a whole number",
+                "f32" | "f64" => "a number",
+                "a boolean" => "`true` or `false`",
+                "a string" => "a text",
+                other => other,
+            };
+            let message = format!("{found} is not possible here, expected {expected}");
+            return self.error(path, false, message, None);
+        }
         self.error(path, false, message.to_owned(), None)
     }
 }

@@ -18,6 +18,8 @@ use super::model::{
 use crate::batch_columns::{arrow_failure, permanent};
 use crate::stage::{ReduceInputs, ReduceOutput};
 
+const COLUMNS_HELP: &str = "are `paths`, `columns: {text: ...}` and `where` what you meant?";
+
 /// Parameters of the reduce `fit`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +41,7 @@ pub(crate) fn fit_model(
 ) -> Result<ReduceOutput, Failure> {
     let raw = Counted::read(inputs, &params.raw_phase, &params.features)?;
     if raw.facts.n_ngrams == 0 {
-        return Err(permanent(FitError::EmptyRaw.to_string()));
+        return Err(permanent(format!("{}; {COLUMNS_HELP}", FitError::EmptyRaw)));
     }
     let mut facts = ModelFacts {
         features: params.features,
@@ -54,8 +56,12 @@ pub(crate) fn fit_model(
         let counted = Counted::read(inputs, phase, &params.features)?;
         if counted.facts.n_ngrams == 0 {
             return Err(permanent(match counted.facts.n_documents {
-                0 => format!("the target `{name}` is empty: it has no document with a text"),
-                n => format!("the target `{name}` has no usable token in {n} documents"),
+                0 => format!(
+                    "the target `{name}` is empty: it has no document with a text; {COLUMNS_HELP}"
+                ),
+                n => format!(
+                    "the target `{name}` has no usable token in {n} documents; {COLUMNS_HELP}"
+                ),
             }));
         }
         facts.targets.push(TargetFacts {
