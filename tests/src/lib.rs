@@ -6,5 +6,6 @@
 
 pub mod corpus;
 pub mod golden;
+pub mod plain_job;
 pub mod program;
 pub mod simulation;

@@ -116,7 +116,17 @@ impl Ended {
 /// If it cannot be started.
 #[must_use]
 pub fn gleaner(directory: &Path, arguments: &[&str]) -> Ended {
-    let output = command(directory, arguments).output().unwrap();
+    ended(&mut command(directory, arguments))
+}
+
+/// Runs a command to its end, for the program behind another one.
+///
+/// # Panics
+///
+/// If it cannot be started.
+#[must_use]
+pub fn ended(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
     Ended {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -137,11 +147,16 @@ pub fn start(directory: &Path, arguments: &[&str]) -> Child {
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = command_in(directory, program());
+    command.args(arguments);
     command
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null());
+}
+
+/// A command in `directory`, with nothing to read and no settings from outside.
+#[must_use]
+pub fn command_in(directory: &Path, name: &Path) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(directory).stdin(Stdio::null());
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
     command
 }

@@ -1,0 +1,181 @@
+//! Documents that nothing can be said about, or more than was asked: each row comes out with its
+//! reason, and where a method has no answer, that is an error and never a number.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
+use gleaner_tests::plain_job::{
+    self, JOB, batch, documents, lanes, part, statuses, texts, workspace,
+};
+use serde_json::json;
+
+#[test]
+fn a_null_text_is_a_rejected_row_with_its_reason() {
+    let workspace = workspace(1);
+    let columns = [
+        ("id", texts(&[Some("a"), Some("b"), None])),
+        ("text", texts(&[None, Some("gold iron"), None])),
+        ("source", texts(&[None; 3])),
+    ];
+    write_columns(&part(&workspace, 1), &batch(columns), 4);
+    let lines = "{\"id\": \"c\", \"text\": null, \"source\": \"x\"}\n{\"id\": \"d\"}\nno json\n[1]\n\
+                 {\"id\": \"e\", \"text\": \"king\"}\n{\"id\": \"f\", \"text\": 7}\n";
+    workspace.write("corpus/part-02.jsonl", lines);
+    workspace.write("job.yaml", JOB.replace("*.parquet", "*"));
+    let _ = workspace
+        .run(&[])
+        .expect(3)
+        .says("stage weights: 7 of 21 rows were rejected, the job allows 1%")
+        .says("the column `reason`")
+        .says("mend the corpus, exclude these rows (`corpus: {where: ...}`), or raise `allow:");
+    let summary = workspace.summary(&["--set", "allow.rejected_rows=7"]);
+    let lanes = lanes(&summary, 0);
+    assert_eq!(
+        (&lanes["rows_in"], &lanes["ok"], &lanes["rejected"]),
+        (&json!(21), &json!(14), &json!(7))
+    );
+    assert_eq!(
+        statuses(&workspace),
+        json!({"n": 21, "ok": 14, "rejected": 7, "nan": 0})
+    );
+    let rows = workspace.sql(
+        "SELECT doc_id, reason, log_weight, eligible FROM weights WHERE status = 'rejected' \
+         ORDER BY input_file, input_row",
+    );
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row["doc_id"].as_str().unwrap(),
+                row["reason"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let null = "the text is null";
+    assert_eq!(
+        found[..4],
+        [
+            ("a", null),
+            ("corpus/part-01.parquet#2", null),
+            ("c", null),
+            ("d", null),
+        ]
+    );
+    assert!(
+        found[4].1.starts_with("the line is not JSON: "),
+        "{found:?}"
+    );
+    assert_eq!(found[5].1, "the line is not a JSON object");
+    assert_eq!(found[6], ("f", "the value of \"text\" is not a text"));
+    assert!(
+        rows.iter()
+            .all(|row| row["log_weight"].is_null() && row["eligible"] == false)
+    );
+    let chosen = workspace.sql("SELECT count(*) AS n FROM chosen WHERE doc_id IN ('a', 'c', 'd')");
+    assert_eq!(chosen[0]["n"], 0);
+}
+
+#[test]
+fn a_target_with_nothing_to_learn_from_is_an_error() {
+    let workspace = workspace(1);
+    let check = |target: &str, message: &str| {
+        workspace.write("target.jsonl", target);
+        // A pseudo-count would make a number of it, of no meaning.
+        for more in ["0.0", "0.5"] {
+            let set = format!("stages.weights.target_pseudo_count={more}");
+            let ended = workspace.run(&["--set", &set]).expect(2).says(message);
+            let _ = ended.says("are `paths`, `columns: {text: ...}` and `where` what you meant?");
+        }
+    };
+    let empty = "the target `target` is empty: it has no document with a text";
+    check("", empty);
+    check("{\"text\": null}\n{\"text\": null}\n", empty);
+    check(
+        "{\"text\": \" \"}\n{\"text\": \"\"}\n",
+        "the target `target` has no usable token in 2 documents",
+    );
+    // Nothing left by `where`.
+    workspace.write("target.jsonl", jsonl(&documents(6)));
+    let job = JOB.replace("[target.jsonl]", "[target.jsonl], where: \"id = 'nobody'\"");
+    workspace.write("job.yaml", job);
+    let _ = workspace.run(&[]).expect(2).says(empty);
+    // The corpus, too, must have a token.
+    workspace.write("job.yaml", JOB);
+    let columns = [("id", texts(&[Some("a")])), ("text", texts(&[Some(" ")]))];
+    write_columns(&part(&workspace, 0), &batch(columns), 4);
+    let _ = workspace
+        .run(&[])
+        .expect(2)
+        .says("the corpus has no usable token; are `paths`");
+    assert!(!workspace.path().join("out/manifest.json").exists());
+}
+
+#[test]
+fn ids_that_occur_twice_are_told_and_kept() {
+    let workspace = workspace(2);
+    let mut documents = documents(24);
+    for (idx, id) in [(3, "twin"), (5, "twin"), (9, "triplet")] {
+        documents[idx].id = id.to_owned();
+    }
+    // In another file, with the text of another row.
+    for (idx, id) in [(17, "triplet"), (20, "triplet")] {
+        documents[idx].id = id.to_owned();
+        documents[idx].text = documents[9].text.clone();
+    }
+    let select = |order: &[usize]| {
+        for (part_idx, idx) in order.iter().enumerate() {
+            write_parquet(
+                &part(&workspace, part_idx),
+                &documents[12 * idx..12 * idx + 12],
+                4,
+            );
+        }
+        let summary = workspace.summary(&["--set", "stages.chosen.documents=12"]);
+        let notes = summary["stages"][0]["notes"].to_string();
+        assert!(
+            notes.contains(
+                "2 ids occur more than once, in 5 rows, for example \\\"triplet\\\"; all rows are \
+                 kept; tell them apart by input_file and input_row, or give the corpus other ids"
+            ),
+            "{summary}"
+        );
+        assert_eq!(
+            statuses(&workspace),
+            json!({"n": 24, "ok": 24, "rejected": 0, "nan": 0})
+        );
+        workspace.sql("SELECT doc_id, score FROM chosen ORDER BY score DESC, doc_id")
+    };
+    let chosen = select(&[0, 1]);
+    assert_eq!(chosen.len(), 12);
+    // Which file a row is in says nothing about which ids are chosen.
+    assert_eq!(select(&[1, 0]), chosen);
+    let unique = plain_job::workspace(1);
+    assert_eq!(unique.summary(&[])["stages"][0]["notes"], json!([]));
+}
+
+#[test]
+fn a_budget_above_the_corpus_takes_all_and_says_so() {
+    let workspace = workspace(1);
+    let budgets = [
+        ("documents: 1000000", "documents"),
+        ("tokens: 1000000", "tokens"),
+        ("bytes: 1GiB", "bytes"),
+    ];
+    for (budget, unit) in budgets {
+        for method in ["top_k", "resample"] {
+            let select = format!("method: {method}, {budget}");
+            let job = JOB.replace("method: top_k, documents: 10", &select);
+            workspace.write("job.yaml", job);
+            let summary = workspace.summary(&[]);
+            let chosen = lanes(&summary, 1);
+            assert_eq!(
+                (&chosen["rows_in"], &chosen["ok"]),
+                (&json!(12), &json!(12))
+            );
+            let notes = summary["stages"][1]["notes"].to_string();
+            assert!(
+                notes.contains("everything is taken") && notes.contains(unit),
+                "{notes}"
+            );
+        }
+    }
+}
