@@ -7,6 +7,7 @@ use gleaner_workers::registry;
 use gleaner_workers::stage::{Stage, StageKind};
 
 use crate::run_error::RunError;
+use crate::sql_stage;
 
 /// A job whose stages are checked.
 #[derive(Debug)]
@@ -55,6 +56,7 @@ pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
             Err(error) => errors.push(error),
         }
     }
+    errors.extend(sql_stage::check(&job));
     if errors.is_empty() {
         Ok(CheckedJob {
             job,

@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt as _;
+use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{Failure, FailureKind, Fingerprint, Lanes, ReduceResult, TableFile, columns};
 use gleaner_storage::{TableEncoder, layout};
-use gleaner_workers::stage::CompletedStage;
-use serde_json::json;
+use gleaner_workers::query::QueryKind;
+use gleaner_workers::stage::{CompletedStage, StageKind as _};
+use serde_json::{Value, json};
 
 use crate::dispatch::retrying;
 use crate::driver::{Driver, Mode};
 use crate::inputs::InputSet;
 use crate::reduce::put_table;
 use crate::run_error::RunError;
-use crate::sql::Session;
+use crate::sql::{self, CORPUS, Session};
 
 /// Rows of one object of the table.
 const ROWS_PER_OBJECT: u64 = 4 * 1024 * 1024;
@@ -42,6 +44,24 @@ pub struct QueryTable {
     pub files: Vec<TableFile>,
     /// The stored result.
     pub result: ReduceResult,
+}
+
+/// Checks the queries of a job against the tables that the stages before them will have.
+#[must_use]
+pub fn check(job: &Job) -> Vec<JobError> {
+    let mut tables = vec![CORPUS.to_owned()];
+    let mut errors = Vec::new();
+    for (name, spec) in job.file.stages.iter() {
+        let sql = spec.params.get("sql").and_then(Value::as_str);
+        // An empty query is told by the kind itself.
+        if let Some(sql) = sql.filter(|sql| spec.kind == QueryKind.name() && !sql.trim().is_empty())
+            && let Err(error) = sql::check(sql, &tables)
+        {
+            errors.push(job.error_at(&format!("stages.{name}.sql"), error.to_string(), None));
+        }
+        tables.extend([name.to_owned(), format!("{name}_model")]);
+    }
+    errors
 }
 
 /// Runs a query, unless its result is stored. `None` if it would have to run and may not
@@ -137,7 +157,7 @@ async fn compute(
         stage: query.stage.to_owned(),
         phase: "query".to_owned(),
         id: id.clone(),
-        facts: serde_json::Value::Null,
+        facts: Value::Null,
         tables: objects
             .into_iter()
             .enumerate()
@@ -152,7 +172,7 @@ async fn put(
     id: &Fingerprint,
     number: usize,
     encoder: TableEncoder,
-    provenance: &serde_json::Value,
+    provenance: &Value,
 ) -> Result<TableFile, RunError> {
     let rows = encoder.rows();
     let lanes = Lanes {

@@ -37,7 +37,8 @@ use gleaner_storage::{Output, Stores};
 use gleaner_workers::stage::CompletedStage;
 use serde_json::Value;
 
-use catalog::{CORPUS, PublicSchema, StoredTable, SystemSchema};
+pub(crate) use catalog::CORPUS;
+use catalog::{PublicSchema, StoredTable, SystemSchema};
 use corpus::Corpus;
 use functions::Models;
 
@@ -306,32 +307,51 @@ impl Session {
             .map_err(|_| {
                 SqlError::query(
                     format!("only queries can be run here, not {}", first_word(sql)),
-                    "an output is read-only for SQL; write SELECT, or `gleaner sql --to FILE` \
-                     and `gleaner export` to keep rows",
+                    "an output is read-only for SQL; write SELECT, and keep rows with `gleaner sql \
+                     --format parquet` or `gleaner export`",
                 )
             })?;
         Ok(plan)
     }
 
     fn check_table(&self, reference: &TableReference) -> Result<(), SqlError> {
-        let name = match (reference.schema(), reference.table()) {
-            (None | Some(PUBLIC), table) => table.to_owned(),
-            (Some(SYSTEM), table) => format!("{SYSTEM}.{table}"),
-            // `information_schema` and what else DataFusion knows of itself.
-            (Some(_), _) => return Ok(()),
-        };
-        if self.tables.contains(&name) {
-            return Ok(());
-        }
-        let hint = match error::nearest(&name, self.tables.iter().map(String::as_str)) {
-            Some(nearest) => format!("did you mean {nearest}? "),
-            None => String::new(),
-        };
-        Err(SqlError::query(
-            format!("there is no table {name}"),
-            format!("{hint}the tables are {}", self.tables.join(", ")),
-        ))
+        check_table(reference, &self.tables)
     }
+}
+
+/// Checks what a query shows before there is a table: that it is SQL, and reads from these.
+///
+/// # Errors
+///
+/// If it does not.
+pub fn check(sql: &str, tables: &[String]) -> Result<(), SqlError> {
+    let state = SessionContext::new().state();
+    let dialect = state.config_options().sql_parser.dialect;
+    let statement = state.sql_to_statement(sql, &dialect)?;
+    for reference in state.resolve_table_references(&statement)? {
+        check_table(&reference, tables)?;
+    }
+    Ok(())
+}
+
+fn check_table(reference: &TableReference, tables: &[String]) -> Result<(), SqlError> {
+    let name = match (reference.schema(), reference.table()) {
+        (None | Some(PUBLIC), table) => table.to_owned(),
+        (Some(SYSTEM), table) => format!("{SYSTEM}.{table}"),
+        // `information_schema` and what else DataFusion knows of itself.
+        (Some(_), _) => return Ok(()),
+    };
+    if tables.contains(&name) {
+        return Ok(());
+    }
+    let hint = match error::nearest(&name, tables.iter().map(String::as_str)) {
+        Some(nearest) => format!("did you mean {nearest}? "),
+        None => String::new(),
+    };
+    Err(SqlError::query(
+        format!("there is no table {name}"),
+        format!("{hint}the tables are {}", tables.join(", ")),
+    ))
 }
 
 /// Registers a store under a name of our own: which store serves which URI is decided in one

@@ -25,6 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{Failure, TableFile, Version};
 use schemars::{Schema, schema_for};
@@ -112,6 +113,19 @@ impl StageKind for ImportanceWeightsKind {
             Ok(Box::new(CountStage::new(&features)?))
         }
     }
+}
+
+/// The schema of a stage's table, where the job file tells it: a `model` brings its own targets.
+pub(crate) fn table_schema(params: &ImportanceParams) -> Option<SchemaRef> {
+    let targets = params.target.as_deref().filter(|_| params.model.is_none())?;
+    let score = ScoreParams {
+        features: params.features(),
+        suffixes: model::suffixes(params.mode(), targets.iter().map(String::as_str)),
+        min_tokens: params.min_tokens,
+        chunk_words: params.chunk_words,
+        quality: params.quality,
+    };
+    Some(score.schema())
 }
 
 /// A phase for each target. Names of phases have few characters, names of datasets have any.

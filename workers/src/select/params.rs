@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::importance_weights::check_proportions;
+use crate::importance_weights::{self, ImportanceParams, TargetMode, check_proportions};
 
 /// How rows are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -40,8 +40,13 @@ pub struct SelectParams {
     /// Budget in tokens, as `n_tokens` counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Budget in bytes of UTF-8 text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Budget in bytes of UTF-8 text: a number, or a size such as `10GB`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "budget_bytes"
+    )]
+    #[schemars(with = "Option<BudgetBytes>")]
     pub bytes: Option<ByteSize>,
     /// Budget as a share of the eligible rows, rounded down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +77,24 @@ pub struct SelectParams {
     /// the scores are importance weights.
     #[serde(default = "default_measure")]
     pub measure: bool,
+}
+
+/// A number of bytes, or a size with its unit.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum BudgetBytes {
+    Number(u64),
+    Size(ByteSize),
+}
+
+/// A budget that counts bytes as others count documents needs no unit.
+fn budget_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    match value.as_u64() {
+        Some(bytes) => Ok(Some(ByteSize::new(bytes))),
+        None => Option::deserialize(value).map_err(de::Error::custom),
+    }
 }
 
 fn default_temperature() -> f64 {
@@ -229,7 +252,7 @@ impl SelectParams {
                 nearest(stage, earlier),
             ));
         }
-        Ok(())
+        check_weights(job, &place, stage, column)
     }
 
     fn check_budget(&self, job: &Job, name: &str) -> Result<(), JobError> {
@@ -324,4 +347,31 @@ impl SelectParams {
         }
         Ok(())
     }
+}
+
+/// Whether a stage of importance weights will have that column, or one for each target. What is
+/// wrong with the stage itself is told elsewhere.
+fn check_weights(job: &Job, place: &str, stage: &str, column: &str) -> Result<(), JobError> {
+    let kind = job.file.stages.get(stage).map(|spec| spec.kind.as_str());
+    if kind != Some(importance_weights::KIND) {
+        return Ok(());
+    }
+    let Ok(params) = ImportanceParams::of(job, stage) else {
+        return Ok(());
+    };
+    let Some(schema) = importance_weights::table_schema(&params) else {
+        return Ok(());
+    };
+    let has = |name: &str| schema.field_with_name(name).is_ok();
+    let targets = params.target.as_deref().unwrap_or_default();
+    let is_separate = params.mode() == TargetMode::Separate;
+    if has(column) || is_separate && targets.iter().all(|it| has(&format!("{column}_{it}"))) {
+        return Ok(());
+    }
+    let known = schema.fields().iter().map(|field| field.name().as_str());
+    Err(job.error_at(
+        place,
+        format!("stage {stage} will have no column `{column}`"),
+        nearest(column, known),
+    ))
 }
