@@ -139,8 +139,8 @@ async fn execute(
             Ok(Exit::Done)
         }
         Command::Completions { shell } => {
-            print_text(&completions::completions(shell))?;
-            Ok(Exit::Done)
+            let report = completions::completions(shell);
+            show(&global, &report, |report| report.script.clone())
         }
     }
 }

@@ -9,3 +9,4 @@ pub mod golden;
 pub mod plain_job;
 pub mod program;
 pub mod simulation;
+pub mod small;

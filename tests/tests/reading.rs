@@ -267,7 +267,7 @@ fn missing_ids_are_places() {
     let documents = sample_documents(60);
     let workspace = workspace("[in/part.parquet, in/lines.jsonl]");
     let of_documents = columns(&documents, &DataType::Utf8);
-    let id = |row: usize| (row % 3 > 0).then(|| documents[row].id.clone());
+    let id = |row: usize| (!row.is_multiple_of(3)).then(|| documents[row].id.clone());
     let ids: StringArray = (0..40).map(id).collect();
     let texts = of_documents.column(1).slice(0, 40);
     let batch = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), ("text", texts)]);

@@ -1,0 +1,269 @@
+//! `verify` finds every damage and nothing else; `gc` removes what nothing needs and nothing else.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gleaner_tests::corpus::{sample_documents, write_parquet};
+use gleaner_tests::program::{Workspace, files, number};
+use gleaner_tests::small;
+use serde_json::{Value, json};
+
+/// Tables of the job, with the model of the weights.
+const TABLES: [&str; 4] = ["weights", "weights_model", "chosen", "counts"];
+
+fn finished() -> Workspace {
+    let (workspace, _) = small::workspace();
+    let _ = workspace.run(&[]).expect(0);
+    workspace
+}
+
+fn verify(workspace: &Workspace, code: i32) -> Value {
+    let ended = workspace.gleaner(&["verify", "out", "--json"]).expect(code);
+    ended.events().remove(0)
+}
+
+fn places(report: &Value, key: &str) -> Vec<String> {
+    let found = report[key].as_array().unwrap().iter();
+    found
+        .map(|it| it["place"].as_str().or(it.as_str()).unwrap().to_owned())
+        .collect()
+}
+
+/// Keys of all objects of the output.
+fn objects(workspace: &Workspace) -> BTreeSet<String> {
+    let out = workspace.path().join("out");
+    let keys = files(&out).into_iter().map(|path| key(&out, &path));
+    keys.collect()
+}
+
+fn key(out: &Path, path: &Path) -> String {
+    path.strip_prefix(out).unwrap().display().to_string()
+}
+
+/// The first object of a table.
+fn object(workspace: &Workspace, table: &str) -> PathBuf {
+    let folder = workspace.path().join("out").join(table);
+    files(&folder).into_iter().next().unwrap()
+}
+
+/// A copy of an attempt under the name of another: a worker that came too late.
+fn add_zombie(workspace: &Workspace, table: &str) -> String {
+    let path = object(workspace, table);
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    // The task, then what is random of the attempt, then the hash of its bytes.
+    let (task, attempt) = name.split_once('-').unwrap();
+    let first = if attempt.starts_with('f') { 'e' } else { 'f' };
+    let zombie = path.with_file_name(format!("{task}-{first}{}", &attempt[1..]));
+    fs::copy(&path, &zombie).unwrap();
+    key(&workspace.path().join("out"), &zombie)
+}
+
+#[test]
+fn an_intact_output_is_recounted() {
+    let workspace = finished();
+    let report = verify(&workspace, 0);
+    let mut rows = 0;
+    for table in TABLES {
+        let sql = format!("SELECT count(*) AS n FROM {table}");
+        rows += number(&workspace.sql(&sql)[0], "n");
+    }
+    let paths = TABLES.map(|table| files(&workspace.path().join("out").join(table)));
+    let n_bytes: u64 = paths
+        .iter()
+        .flatten()
+        .map(|path| path.metadata().unwrap().len())
+        .sum();
+    assert_eq!(number(&report, "rows"), rows);
+    assert_eq!(
+        number(&report, "n_files"),
+        paths.iter().flatten().count() as u64
+    );
+    assert_eq!(number(&report, "bytes"), n_bytes);
+    assert_eq!(
+        (&report["differences"], &report["zombies"]),
+        (&json!([]), &json!([]))
+    );
+    let ended = workspace.gleaner(&["verify", "out"]).expect(0);
+    assert!(ended.stdout.contains("everything is as the manifest says"));
+}
+
+#[test]
+fn a_byte_that_changed_is_found_wherever_it_is() {
+    let workspace = finished();
+    let out = workspace.path().join("out");
+    for table in TABLES {
+        let path = object(&workspace, table);
+        let intact = fs::read(&path).unwrap();
+        // Magic number, data, footer, its length, magic number.
+        let n = intact.len();
+        for place in [0, n / 4, n / 2, n - 100, n - 6, n - 1] {
+            let mut damaged = intact.clone();
+            damaged[place] ^= 0x10;
+            fs::write(&path, &damaged).unwrap();
+            let report = verify(&workspace, 1);
+            let found = places(&report, "differences");
+            assert!(
+                !found.is_empty() && found.iter().all(|it| *it == key(&out, &path)),
+                "{report}"
+            );
+        }
+        // Too short, too long, gone.
+        for damaged in [&intact[..n - 1], &[&intact[..], b"x"].concat()] {
+            fs::write(&path, damaged).unwrap();
+            let _ = workspace.gleaner(&["verify", "out"]).expect(1);
+        }
+        fs::remove_file(&path).unwrap();
+        let ended = workspace.gleaner(&["verify", "out"]).expect(1);
+        let expected = format!("{}: is missing", key(&out, &path));
+        assert!(ended.stdout.contains(&expected), "{}", ended.stdout);
+        fs::write(&path, &intact).unwrap();
+    }
+    let _ = verify(&workspace, 0);
+}
+
+#[test]
+fn a_manifest_that_is_no_copy_is_found() {
+    let workspace = finished();
+    let path = workspace.path().join("out/manifest.json");
+    let intact = fs::read_to_string(&path).unwrap();
+    let changed = intact.replacen("\"rows\": 25", "\"rows\": 24", 1);
+    assert_ne!(intact, changed);
+    for damaged in [changed.as_str(), &intact[..intact.len() / 2], "{}", ""] {
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(
+            places(&verify(&workspace, 1), "differences"),
+            ["manifest.json"]
+        );
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(
+        places(&verify(&workspace, 1), "differences"),
+        ["manifest.json"]
+    );
+    // The next run writes it again.
+    let _ = workspace.run(&[]).expect(0);
+    assert_eq!(fs::read_to_string(&path).unwrap(), intact);
+    let _ = verify(&workspace, 0);
+    // Readers go by the version itself; without it there is nothing to verify against.
+    let version = workspace.path().join("out/_gleaner/versions/1.json");
+    fs::write(&version, &intact[..intact.len() / 2]).unwrap();
+    let ended = workspace.gleaner(&["verify", "out"]);
+    assert_ne!(ended.code, Some(0));
+    let _ = ended.says("1.json is not a valid published version");
+}
+
+#[test]
+fn attempts_that_came_too_late_are_named_and_removed() {
+    let workspace = finished();
+    let before = objects(&workspace);
+    let rows = workspace.sql("SELECT * FROM weights ORDER BY doc_id");
+    let zombies = BTreeSet::from(["weights", "chosen"].map(|it| add_zombie(&workspace, it)));
+    // Readers do not see them.
+    assert_eq!(workspace.sql("SELECT * FROM weights ORDER BY doc_id"), rows);
+    let report = verify(&workspace, 0);
+    let named: BTreeSet<String> = places(&report, "zombies").into_iter().collect();
+    assert_eq!(named, zombies);
+    let ended = workspace.gleaner(&["verify", "out"]).expect(0);
+    assert!(
+        ended.stdout.contains("not named by any version"),
+        "{}",
+        ended.stdout
+    );
+
+    let all = objects(&workspace);
+    let ended = workspace.gleaner(&["gc", "out", "--dry-run"]).expect(0);
+    assert!(
+        zombies.iter().all(|it| ended.stdout.contains(it)),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(objects(&workspace), all, "a dry run removed something");
+    let report = workspace
+        .gleaner(&["gc", "out", "--json"])
+        .expect(0)
+        .events()
+        .remove(0);
+    let removed: BTreeSet<String> = places(&report, "removed").into_iter().collect();
+    assert!(zombies.is_subset(&removed), "{report}");
+    let left = objects(&workspace);
+    assert_eq!(
+        all.difference(&left).cloned().collect::<BTreeSet<_>>(),
+        removed
+    );
+    assert_eq!(number(&report, "n_kept"), left.len() as u64);
+    assert!(left.is_subset(&before));
+    assert_eq!(verify(&workspace, 0)["zombies"], json!([]));
+}
+
+#[test]
+fn gc_keeps_what_any_version_names() {
+    let workspace = finished();
+    let more = sample_documents(500).split_off(400);
+    write_parquet(&workspace.path().join("corpus/more.parquet"), &more, 50);
+    let _ = workspace.run(&[]).expect(0);
+    let _ = workspace
+        .run(&["--set", "stages.weights.refit=true"])
+        .expect(0);
+    let versions = files(&workspace.path().join("out/_gleaner/versions"));
+    assert_eq!(versions.len(), 3);
+    let rows = workspace.sql("SELECT * FROM chosen ORDER BY doc_id");
+    let zombie = add_zombie(&workspace, "chosen");
+    // What is not ours stays, whatever it is.
+    workspace.write("out/weights/notes.txt", "mine");
+    workspace.write("out/weights/data.parquet", "mine too");
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    let left = objects(&workspace);
+    assert!(!left.contains(&zombie));
+    assert!(left.contains("weights/notes.txt") && left.contains("weights/data.parquet"));
+    for version in versions {
+        let version: Value = serde_json::from_slice(&fs::read(version).unwrap()).unwrap();
+        for table in version["tables"].as_object().unwrap().values() {
+            for file in table["files"].as_array().unwrap() {
+                assert!(
+                    left.contains(file["path"].as_str().unwrap()),
+                    "{file} is gone"
+                );
+            }
+        }
+    }
+    assert_eq!(workspace.sql("SELECT * FROM chosen ORDER BY doc_id"), rows);
+    let _ = verify(&workspace, 0);
+    // A second one finds nothing, and the next run has nothing to do.
+    let report = workspace
+        .gleaner(&["gc", "out", "--json"])
+        .expect(0)
+        .events()
+        .remove(0);
+    assert_eq!(report["removed"], json!([]));
+    let summary = workspace.summary(&["--set", "stages.weights.refit=true"]);
+    assert_eq!(summary["is_new"], false);
+    // Back to the frozen model of before: work that was removed is done again, correctly.
+    let _ = workspace.run(&[]).expect(0);
+    let _ = verify(&workspace, 0);
+}
+
+#[test]
+fn gc_keeps_the_work_of_a_run_that_will_go_on() {
+    let (workspace, _) = small::workspace();
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    // The scores are complete, then too many rows are rejected.
+    let _ = workspace.run(&["--set", "allow.rejected_rows=0"]).expect(3);
+    let scored = workspace.contents("out/weights");
+    assert_eq!(scored.len(), small::FILES);
+    let counted = workspace.contents("out/_gleaner/inner");
+    let zombie = add_zombie(&workspace, "weights");
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    let mut left = workspace.contents("out/weights");
+    // Whether it lost is known when the run ends.
+    left.retain(|name, _| !zombie.ends_with(name));
+    assert_eq!(left, scored);
+    assert_eq!(workspace.contents("out/_gleaner/inner"), counted);
+    let summary = workspace.summary(&[]);
+    let reuse = &summary["stages"][0]["reuse"];
+    assert_eq!(reuse["n_tasks"], reuse["n_reused"], "{summary}");
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    assert_eq!(workspace.contents("out/weights").len(), small::FILES);
+    assert_eq!(verify(&workspace, 0)["zombies"], json!([]));
+}
