@@ -131,6 +131,10 @@ pub async fn load(
     let columns = resolve_columns(input, &schema);
     for (source, footer) in &footers {
         if let Ok(footer) = footer {
+            let columns = match source.format {
+                FileFormat::Parquet => columns.clone(),
+                _ => columns_of_lines(&columns, &footer.schema, &schema),
+            };
             footer
                 .check_columns(&source.name, &columns)
                 .map_err(|error| at("columns", chain(&error), COLUMNS_HELP))?;
@@ -206,6 +210,19 @@ fn resolve_columns(input: &Corpus, schema: &Schema) -> DocumentColumns {
         id: resolve(&input.columns.id, "id"),
         text: input.columns.text.clone(),
         source: resolve(&input.columns.source, "source"),
+    }
+}
+
+/// Any line may lack an id or a source, so all lines of a file may, if another file has them.
+fn columns_of_lines(columns: &DocumentColumns, file: &Schema, all: &Schema) -> DocumentColumns {
+    let is_checked = |name: &String| {
+        let has = |schema: &Schema| schema.field_with_name(name).is_ok();
+        has(file) || !has(all)
+    };
+    DocumentColumns {
+        id: columns.id.clone().filter(is_checked),
+        text: columns.text.clone(),
+        source: columns.source.clone().filter(is_checked),
     }
 }
 

@@ -148,6 +148,7 @@ fn validate_finds_what_is_wrong_and_writes_nothing() {
         ("corpus.columns.text=body", "\"body\" is missing"),
         ("corpus.columns.id=nr", "\"nr\" is missing"),
         ("corpus.paths=[nowhere/*.parquet]", "nowhere"),
+        ("corpus.where=lang = 'en'", "there is no column lang"),
         ("stages.weights.target=targe", "target"),
         (
             "stages.chosen.by=weights.log_weigh",

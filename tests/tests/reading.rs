@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -300,4 +301,51 @@ fn missing_ids_are_places() {
         .iter()
         .map(|row| (text(row, "doc_id"), number(row, "n_bytes")));
     assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
+}
+
+#[test]
+fn a_file_of_lines_may_lack_ids_and_sources() {
+    let documents = sample_documents(20);
+    let workspace = workspace("['in/*']");
+    let (with, without) = documents.split_at(10);
+    workspace.write("in/with.jsonl", jsonl(with));
+    let lines = without
+        .iter()
+        .map(|it| format!("{}\n", json!({"text": it.text})));
+    workspace.write("in/without.jsonl", lines.collect::<String>());
+    let job = fs::read_to_string(workspace.path().join("job.yaml")).unwrap();
+    let chosen = "  chosen: {kind: select, by: weights.log_weight, method: bottom_k, fraction: 1, \
+                  materialize: true}\n";
+    workspace.write("job.yaml", job + chosen);
+    let _ = workspace.run(&[]).expect(0);
+    let of_with = with.iter().map(|it| (it.id.clone(), json!(it.source)));
+    let of_without = (0..10).map(|row| (format!("in/without.jsonl#{row}"), json!(null)));
+    let expected: BTreeMap<_, _> = of_with.chain(of_without).collect();
+    for table in ["weights", "chosen"] {
+        let rows = workspace.sql(&format!("SELECT doc_id, source FROM {table}"));
+        let found = rows
+            .iter()
+            .map(|row| (text(row, "doc_id"), row["source"].clone()));
+        let found: BTreeMap<_, _> = found.collect();
+        assert!(
+            found
+                .iter()
+                .all(|(id, source)| expected.get(id) == Some(source)),
+            "{found:?}"
+        );
+        assert!(table == "chosen" || found.len() == expected.len());
+    }
+    // A Parquet file says what it has: a column that is missing there is a mistake.
+    let texts = columns(with, &DataType::Utf8).project(&[1]).unwrap();
+    write_columns(&workspace.path().join("in/texts.parquet"), &texts, 10);
+    let _ = workspace
+        .run(&[])
+        .expect(2)
+        .says("the id column \"id\" is missing");
+    // So is a column that no file has.
+    fs::remove_file(workspace.path().join("in/texts.parquet")).unwrap();
+    let _ = workspace
+        .run(&["--set", "corpus.columns.source=origin"])
+        .expect(2)
+        .says("the source column \"origin\" is missing");
 }
