@@ -1,6 +1,6 @@
 //! Outputs that belong to another job, may not be written, or are full: the run ends at once with
 //! the place and the remedy, nothing is given up for it, and the next run goes on.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(unix)]
 
 use std::fs;

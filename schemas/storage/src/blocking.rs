@@ -319,3 +319,40 @@ impl Read for SequentialReader {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gleaner_schemas::FileFormat;
+
+    use super::*;
+
+    /// A file of four bytes that is replaced by as many others while it is open.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_explains_bytes_that_make_no_sense() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, "1234").unwrap();
+        let io = BlockingIo::new(Stores::from_env(), Handle::current());
+        let uri = url::Url::from_file_path(&path).unwrap().to_string();
+        let (store, location) = io.stores.resolve(&uri).unwrap();
+        let source = SourceFile {
+            name: "a.parquet".to_owned(),
+            uri,
+            format: FileFormat::Parquet,
+            bytes: 4,
+            identity: String::new(),
+            etag: store.head(&location).await.unwrap().e_tag,
+        };
+        let read = move || {
+            let reader = RangeReader::open(&io, &source).unwrap();
+            assert_eq!(reader.get_bytes(1, 2).unwrap(), "23");
+            assert!(reader.take_cause().is_none());
+            let other = path.with_extension("new");
+            std::fs::write(&other, "5678").unwrap();
+            std::fs::rename(&other, &path).unwrap();
+            reader.take_cause().unwrap().to_string()
+        };
+        let cause = tokio::task::spawn_blocking(read).await.unwrap();
+        assert!(cause.starts_with("a.parquet has changed since"), "{cause}");
+    }
+}
