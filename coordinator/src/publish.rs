@@ -58,7 +58,7 @@ pub async fn publish(
         };
         if let Some(newest) = newest {
             if newest.content() == version.content() {
-                copy_manifest(output, shutdown, &newest).await?;
+                copy_manifest(output, shutdown, newest.number).await?;
                 return Ok(Published {
                     version: newest,
                     is_new: false,
@@ -68,7 +68,7 @@ pub async fn publish(
         }
         match create(output, shutdown, &version).await? {
             Created::Stored => {
-                copy_manifest(output, shutdown, &version).await?;
+                copy_manifest(output, shutdown, version.number).await?;
                 return Ok(Published {
                     version,
                     is_new: true,
@@ -161,13 +161,18 @@ async fn create(
     retrying(shutdown, || output.create(&key, bytes.clone().into())).await
 }
 
-async fn copy_manifest(
-    output: &Output,
-    shutdown: &Shutdown,
-    version: &Version,
-) -> Result<(), RunError> {
-    retrying(shutdown, || {
-        output.put_json(layout::MANIFEST, "published version", version)
+/// Copies bytes: maps without an order would come out in another one if they were written again.
+async fn copy_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Result<(), RunError> {
+    let key = layout::version(number);
+    retrying(shutdown, || async {
+        match output.get(&key).await? {
+            Some(bytes) => output.put(layout::MANIFEST, bytes).await,
+            None => Err(OutputError::Malformed {
+                uri: output.uri_of(&key),
+                expected: "published version",
+                message: "it was there and is gone".to_owned(),
+            }),
+        }
     })
     .await
 }
