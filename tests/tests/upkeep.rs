@@ -98,11 +98,11 @@ fn a_byte_that_changed_is_found_wherever_it_is() {
         let intact = fs::read(&path).unwrap();
         // Magic number, data, footer, its length, magic number.
         let n = intact.len();
-        let places = match table {
+        let flipped = match table {
             "weights" => vec![0, n / 4, n / 2, n - 100, n - 6, n - 1],
             _ => vec![n / 2, n - 6],
         };
-        for place in places {
+        for place in flipped {
             let mut damaged = intact.clone();
             damaged[place] ^= 0x10;
             fs::write(&path, &damaged).unwrap();
