@@ -126,8 +126,12 @@ async fn execute(
                 Exit::Internal
             })
         }
-        Command::Gc { output, dry_run } => {
-            let report = gc::gc(&open(&output)?, dry_run).await?;
+        Command::Gc {
+            output,
+            keep,
+            dry_run,
+        } => {
+            let report = gc::gc(&open(&output)?, keep, dry_run).await?;
             show(&global, &report, gc::GcReport::render)
         }
         Command::Init { directory } => {

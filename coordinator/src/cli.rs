@@ -1,5 +1,6 @@
 //! The command line: names, options, help.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -158,10 +159,14 @@ pub enum Command {
         output: String,
     },
     /// Remove what no published version names
-    #[command(after_help = "Example:\n  gleaner gc out --dry-run")]
+    #[command(after_help = "Example:\n  gleaner gc out --keep 1 --dry-run")]
     Gc {
         /// Directory or URI of the output
         output: String,
+        /// How many versions to keep, the newest ones [default: all]; with 1, a folder of a table
+        /// holds exactly its rows, for tools that read folders
+        #[arg(long, value_name = "N")]
+        keep: Option<NonZeroUsize>,
         /// Show what would be removed, and remove nothing
         #[arg(long)]
         dry_run: bool,

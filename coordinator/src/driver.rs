@@ -1,9 +1,9 @@
 //! The driver of a job: asks each stage for its next step and takes it, until all are done.
 //!
 //! 1. [`crate::inputs`] lists the files as they are now and reads their footers.
-//! 2. For each stage in order: [`Stage::next`] says what is next; a map is planned
-//!    ([`crate::planner`]), looked up or dispatched ([`crate::dispatch`]); a reduce is looked up
-//!    or run ([`crate::reduce`]).
+//! 2. For each stage in order: [`next`](gleaner_workers::stage::Stage::next) says what is next; a
+//!    map is planned ([`crate::planner`]), looked up or dispatched ([`crate::dispatch`]); a reduce
+//!    is looked up or run ([`crate::reduce`]).
 //! 3. [`crate::publish`] creates the next version, if it differs from the newest.
 //!
 //! Embedded or over a broker, the driver is the same; it never talks to a worker.

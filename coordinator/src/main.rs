@@ -20,7 +20,10 @@ fn main() -> ExitCode {
 fn limit_heaps() {
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let n_heaps = libc::c_int::try_from(n_cores).unwrap_or(libc::c_int::MAX);
-    #[expect(unsafe_code, reason = "there is no safe way to set an option of the C library")]
+    #[expect(
+        unsafe_code,
+        reason = "there is no safe way to set an option of the C library"
+    )]
     // SAFETY: takes two numbers; no other thread is running yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, n_heaps);

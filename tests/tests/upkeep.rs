@@ -163,10 +163,13 @@ fn a_manifest_that_is_no_copy_is_found() {
 fn attempts_that_came_too_late_are_named_and_removed() {
     let workspace = finished();
     let before = objects(&workspace);
-    let rows = workspace.sql("SELECT * FROM weights ORDER BY doc_id");
+    let rows = workspace.sql("SELECT * FROM weights ORDER BY input_file, input_row");
     let zombies = BTreeSet::from(["weights", "chosen"].map(|it| add_zombie(&workspace, it)));
     // Readers do not see them.
-    assert_eq!(workspace.sql("SELECT * FROM weights ORDER BY doc_id"), rows);
+    assert_eq!(
+        workspace.sql("SELECT * FROM weights ORDER BY input_file, input_row"),
+        rows
+    );
     let report = verify(&workspace, 0);
     let named: BTreeSet<String> = places(&report, "zombies").into_iter().collect();
     assert_eq!(named, zombies);
@@ -247,6 +250,56 @@ fn gc_keeps_what_any_version_names() {
     // Back to the frozen model of before: work that was removed is done again, correctly.
     let _ = workspace.run(&[]).expect(0);
     let _ = verify(&workspace, 0);
+}
+
+#[test]
+fn gc_that_keeps_one_version_leaves_folders_that_hold_its_rows_and_no_others() {
+    let workspace = finished();
+    let changed = sample_documents(500).split_off(400);
+    write_parquet(&workspace.path().join("corpus/more.parquet"), &changed, 50);
+    let _ = workspace.run(&[]).expect(0);
+    write_parquet(
+        &workspace.path().join("corpus/more.parquet"),
+        &changed[..60],
+        50,
+    );
+    let _ = workspace.run(&[]).expect(0);
+    let rows = workspace.sql("SELECT * FROM weights ORDER BY input_file, input_row");
+    let named = |workspace: &Workspace| -> BTreeSet<String> {
+        let files = workspace.sql("SELECT path FROM gleaner.files WHERE table_name = 'weights'");
+        let paths = files
+            .iter()
+            .map(|file| file["path"].as_str().unwrap().to_owned());
+        paths.collect()
+    };
+    let in_folder = |workspace: &Workspace| -> BTreeSet<String> {
+        let objects = objects(workspace).into_iter();
+        objects
+            .filter(|path| path.starts_with("weights/"))
+            .collect()
+    };
+    assert!(in_folder(&workspace).len() > named(&workspace).len());
+    let _ = workspace.gleaner(&["gc", "out", "--keep", "0"]).expect(2);
+    let _ = workspace.gleaner(&["gc", "out", "--keep", "1"]).expect(0);
+    let versions = files(&workspace.path().join("out/_gleaner/versions"));
+    assert_eq!(versions.len(), 1);
+    assert_eq!(in_folder(&workspace), named(&workspace));
+    assert_eq!(
+        workspace.sql("SELECT * FROM weights ORDER BY input_file, input_row"),
+        rows
+    );
+    let _ = verify(&workspace, 0);
+    // The model of the first version is frozen still, and numbers go on.
+    assert_eq!(workspace.summary(&[])["is_new"], false);
+    let _ = workspace
+        .run(&["--set", "stages.weights.refit=true"])
+        .expect(0);
+    assert!(
+        workspace
+            .path()
+            .join("out/_gleaner/versions/4.json")
+            .exists()
+    );
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! `gleaner gc`: removes what no published version needs.
 //!
-//! Kept are: every version and what it names; the work of the newest run, if that run did not
+//! Kept are: every version, or the newest few, and what they name; the work of the newest run, if that run did not
 //! publish (it will go on where it was); and the inner results of the run that published the
 //! newest version, which make the next refresh cheap. Everything else is work that lost or that
-//! nobody will ask for. Manifests and results go before the objects that they name, so that a
+//! nobody will ask for. Versions, manifests and results go before the objects that they name, so that a
 //! `gc` that is killed leaves nothing that names what is not there.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use gleaner_schemas::{PhaseManifest, PlanId, ReduceResult, RunId, Version};
@@ -39,13 +40,17 @@ pub struct GcReport {
     pub n_kept: u64,
 }
 
-/// Removes what is not needed.
+/// Removes what is not needed by the newest `n_versions` versions; by all, if it is `None`.
 ///
 /// # Errors
 ///
 /// Of the store. What was removed until then was not needed.
-pub async fn gc(output: &Output, dry_run: bool) -> Result<GcReport, RunError> {
-    let keep = Keep::read(output).await?;
+pub async fn gc(
+    output: &Output,
+    n_versions: Option<NonZeroUsize>,
+    dry_run: bool,
+) -> Result<GcReport, RunError> {
+    let keep = Keep::read(output, n_versions).await?;
     let objects = output.list("").await?;
     let (mut first, mut then) = (Vec::new(), Vec::new());
     let mut report = GcReport {
@@ -83,6 +88,7 @@ pub async fn gc(output: &Output, dry_run: bool) -> Result<GcReport, RunError> {
 /// What stays.
 #[derive(Debug, Default)]
 struct Keep {
+    versions: BTreeSet<u64>,
     paths: BTreeSet<String>,
     /// Folders in which everything stays.
     folders: BTreeSet<String>,
@@ -91,9 +97,13 @@ struct Keep {
 }
 
 impl Keep {
-    async fn read(output: &Output) -> Result<Self, RunError> {
+    async fn read(output: &Output, n_versions: Option<NonZeroUsize>) -> Result<Self, RunError> {
         let mut keep = Self::default();
-        let numbers = output.version_numbers().await?;
+        let mut numbers = output.version_numbers().await?;
+        if let Some(n_versions) = n_versions {
+            numbers.drain(..numbers.len().saturating_sub(n_versions.get()));
+        }
+        keep.versions = numbers.iter().copied().collect();
         let versions =
             Output::map_concurrently(numbers, AT_A_TIME, |number| output.version(number)).await?;
         let versions: Vec<Version> = versions.into_iter().flatten().collect();
@@ -140,8 +150,13 @@ impl Keep {
 
     async fn keeps(&self, output: &Output, path: &str) -> Result<bool, OutputError> {
         let private = |folder: &str| path.starts_with(&format!("{}/{folder}/", layout::PRIVATE));
-        if path == layout::MANIFEST || path == layout::JOB || private("versions") {
+        if path == layout::MANIFEST || path == layout::JOB {
             return Ok(true);
+        }
+        if private("versions") {
+            // What is no version is not ours.
+            let number = layout::parse_version(path);
+            return Ok(number.is_none_or(|number| self.versions.contains(&number)));
         }
         if private("runs") || private("failures") {
             let run = path.split('/').nth(2).and_then(|run| run.parse().ok());

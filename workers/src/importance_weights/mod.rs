@@ -117,7 +117,10 @@ impl StageKind for ImportanceWeightsKind {
 
 /// The schema of a stage's table, where the job file tells it: a `model` brings its own targets.
 pub(crate) fn table_schema(params: &ImportanceParams) -> Option<SchemaRef> {
-    let targets = params.target.as_deref().filter(|_| params.model.is_none())?;
+    let targets = params
+        .target
+        .as_deref()
+        .filter(|_| params.model.is_none())?;
     let score = ScoreParams {
         features: params.features(),
         suffixes: model::suffixes(params.mode(), targets.iter().map(String::as_str)),
