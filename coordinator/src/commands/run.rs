@@ -28,9 +28,6 @@ use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::run_error::RunError;
 
-/// A writer that has not written for this long was killed; no object takes that long to write.
-const STAGED_AGE: Duration = Duration::from_secs(3600);
-
 /// What `gleaner run` is given.
 #[derive(Debug)]
 pub struct RunArguments {
@@ -150,7 +147,7 @@ pub async fn coordinate(
                 journal: &journal,
                 mode: Mode::Run,
             };
-            run_stages(&driver, &inputs, &run).await
+            run_stages(&driver, &inputs, &run, started).await
         }
         Err(error) => Err(error),
     };
@@ -177,6 +174,7 @@ async fn run_stages(
     driver: &Driver<'_>,
     inputs: &JobInputs,
     run: &RunId,
+    started: Instant,
 ) -> Result<RunReport, RunError> {
     for (file, reason) in &inputs.corpus.unreadable {
         driver
@@ -211,7 +209,9 @@ async fn run_stages(
         chrono::Utc::now(),
     )
     .await?;
-    if let Err(error) = driver.output.remove_staged(STAGED_AGE).await {
+    // What was half-written before this run began is of a run that was killed, since a write takes
+    // moments. Should a writer of another run live after all, it fails and tries again.
+    if let Err(error) = driver.output.remove_staged(started.elapsed()).await {
         tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
     }
     match publish::remove_losers(driver.output, &stages).await {

@@ -557,8 +557,12 @@ fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Resu
                 .elapsed()
                 .is_ok_and(|elapsed| elapsed >= age)
         {
-            std::fs::remove_file(entry.path())?;
-            n_removed += 1;
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => n_removed += 1,
+                // Another run removes them too.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(n_removed)
