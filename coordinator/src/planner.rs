@@ -43,9 +43,11 @@ const SMALL_FILE_DIVISOR: u64 = 4;
 #[must_use]
 pub fn shards(mut files: Vec<InputFile>, task_bytes: u64) -> Vec<Shard> {
     files.sort_by(|a, b| a.file.name.cmp(&b.file.name));
-    let (small, large): (Vec<_>, Vec<_>) = files
-        .into_iter()
-        .partition(|file| file.bytes() < task_bytes / SMALL_FILE_DIVISOR);
+    // A file without a footer that was read shares its task with no other: if it is broken, it
+    // takes none with it.
+    let (small, large): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
+        file.row_groups.is_some() && file.bytes() < task_bytes / SMALL_FILE_DIVISOR
+    });
     let mut shards: Vec<Shard> = large
         .iter()
         .flat_map(|file| cut_file(file, task_bytes))

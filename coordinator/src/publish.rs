@@ -162,19 +162,29 @@ async fn create(
 }
 
 /// Copies bytes: maps without an order would come out in another one if they were written again.
+/// Looks again afterwards, since another coordinator may have published and copied in between.
 async fn copy_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Result<(), RunError> {
-    let key = layout::version(number);
-    retrying(shutdown, || async {
-        match output.get(&key).await? {
-            Some(bytes) => output.put(layout::MANIFEST, bytes).await,
-            None => Err(OutputError::Malformed {
-                uri: output.uri_of(&key),
-                expected: "published version",
-                message: "it was there and is gone".to_owned(),
-            }),
+    let mut copied = number;
+    for _ in 0..RACES_MAX {
+        let key = layout::version(copied);
+        retrying(shutdown, || async {
+            match output.get(&key).await? {
+                Some(bytes) => output.put(layout::MANIFEST, bytes).await,
+                None => Err(OutputError::Malformed {
+                    uri: output.uri_of(&key),
+                    expected: "published version",
+                    message: "it was there and is gone".to_owned(),
+                }),
+            }
+        })
+        .await?;
+        let newest = retrying(shutdown, || output.version_numbers()).await?.pop();
+        match newest {
+            Some(newest) if newest > copied => copied = newest,
+            _ => return Ok(()),
         }
-    })
-    .await
+    }
+    Ok(())
 }
 
 /// Removes attempts that lost against a pinned one, in the folders that the run's phases use.

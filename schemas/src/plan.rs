@@ -199,7 +199,8 @@ impl PhasePlan {
     pub const TASKS_PER_CHUNK: usize = 1024;
 
     /// The id of the task that reads `shard` in this phase. Depends on nothing but what the rows
-    /// depend on: not on names of stages, on places of our own objects, on budgets or timeouts.
+    /// depend on: not on names of stages, on places of our own objects or timeouts. The budget of
+    /// memory is a part where documents are read, since it decides which are too large.
     #[must_use]
     pub fn task_id(&self, shard: &Shard) -> TaskId {
         let contents: Vec<_> = self
@@ -213,6 +214,7 @@ impl PhasePlan {
             .map(|slice| (&slice.file.identity, slice.row_groups))
             .collect();
         let companions: Vec<_> = shard.companions.iter().map(|file| &file.identity).collect();
+        let reads_documents = matches!(self.reader, Reader::Documents { .. });
         Fingerprint::of(
             "task",
             &(
@@ -220,6 +222,7 @@ impl PhasePlan {
                 &self.params,
                 contents,
                 &self.reader,
+                reads_documents.then_some(self.memory_bytes),
                 slices,
                 companions,
             ),

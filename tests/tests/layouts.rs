@@ -100,7 +100,8 @@ fn small_files_share_tasks_and_a_large_one_has_many() {
     let documents = sample_documents(300);
     let workspace = workspace("[small/*]");
     for (idx, documents) in documents.chunks(2).enumerate() {
-        workspace.write(&format!("small/{idx:03}.jsonl"), jsonl(documents));
+        let path = workspace.path().join(format!("small/{idx:03}.parquet"));
+        write_parquet(&path, documents, 2);
     }
     write_parquet(&workspace.path().join("large.parquet"), &documents, 5);
     let shape = "SELECT rows_in, array_length(inputs) AS n_inputs, inputs FROM gleaner.tasks";

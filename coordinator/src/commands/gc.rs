@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use chrono::DateTime;
 use gleaner_schemas::{PhaseManifest, PlanId, ReduceResult, RunId, Version};
 use gleaner_storage::output::ListedObject;
 use gleaner_storage::{Output, OutputError, layout};
@@ -50,15 +51,19 @@ pub async fn gc(
     n_versions: Option<NonZeroUsize>,
     dry_run: bool,
 ) -> Result<GcReport, RunError> {
-    let keep = Keep::read(output, n_versions).await?;
+    // In this order: what appears after the listing is not looked at.
     let objects = output.list("").await?;
+    let keep = Keep::read(output, n_versions).await?;
     let (mut first, mut then) = (Vec::new(), Vec::new());
     let mut report = GcReport {
         dry_run,
         ..GcReport::default()
     };
     for object in objects {
-        if keep.keeps(output, &object.path).await? {
+        let may_be_needed = keep
+            .since_ms
+            .is_some_and(|since| object.modified_ms >= since);
+        if may_be_needed || keep.keeps(output, &object.path).await? {
             report.n_kept += 1;
         } else if object.path.ends_with(".json") {
             first.push(object);
@@ -94,6 +99,9 @@ struct Keep {
     folders: BTreeSet<String>,
     plans: BTreeSet<PlanId>,
     runs: BTreeSet<RunId>,
+    /// When the newest run began, if it did not publish: it may be running, and go on to name
+    /// anything that was written since.
+    since_ms: Option<i64>,
 }
 
 impl Keep {
@@ -125,6 +133,8 @@ impl Keep {
                 .as_ref()
                 .is_some_and(|ended| ended.version.is_some());
             if !has_published {
+                let started = DateTime::parse_from_rfc3339(&run.started.started_at);
+                keep.since_ms = Some(started.map_or(0, |started| started.timestamp_millis()));
                 for phase in run.phases {
                     keep.plans.insert(phase.started.plan);
                     keep.folders.insert(phase.started.folder);

@@ -58,6 +58,8 @@ pub struct StageSummary {
     pub lanes: Lanes,
     /// Tasks that were given up.
     pub n_quarantined: u64,
+    /// Those of them whose rows nobody could count: they are in no lane.
+    pub n_uncounted: u64,
     /// Tasks, and how many were there before.
     pub reuse: Reuse,
     /// What this run did for it.
@@ -89,6 +91,11 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             rows: version.tables.get(name).map_or(0, |table| table.rows),
             lanes: completed.lanes,
             n_quarantined: finished.quarantined.len() as u64,
+            n_uncounted: finished
+                .quarantined
+                .iter()
+                .filter(|task| task.rows.is_none())
+                .count() as u64,
             reuse: finished.reuse,
             work: finished.work,
             notes: finished.notes.clone(),

@@ -101,7 +101,11 @@ fn lanes(stage: &StageSummary, paint: Paint) -> String {
             "{} failed in {} quarantined tasks",
             lanes.failed, stage.n_quarantined
         );
-        parts.push(paint.red(&failed));
+        let uncounted = match stage.n_uncounted {
+            0 => String::new(),
+            n => format!(" ({n} with an unknown number of rows)"),
+        };
+        parts.push(paint.red(&(failed + &uncounted)));
     }
     let mut text = format!("{} rows in = {}", lanes.rows_in, parts.join(" + "));
     if lanes.excluded > 0 {

@@ -128,6 +128,8 @@ pub(crate) struct JsonlDocuments {
 /// A line as a document.
 struct Parsed {
     row: u64,
+    /// Whether it has columns.
+    is_object: bool,
     id: Option<String>,
     text: Option<String>,
     source: Option<String>,
@@ -216,15 +218,15 @@ impl JsonlDocuments {
         Ok((lines, false))
     }
 
-    /// Parses lines, without those that the predicate excludes. A line that is no JSON object has
-    /// no columns to exclude it by: it is rejected.
+    /// Parses lines, without those that the predicate excludes. A line that is no JSON object, or
+    /// whose values are not of the columns' types, has nothing to exclude it by: it is rejected.
     fn filter(&mut self, lines: Vec<(u64, Line)>) -> Result<Vec<Parsed>, Failure> {
         let mut documents = Vec::with_capacity(lines.len());
         let mut candidates = Vec::new();
         for (row, line) in lines {
             let parsed = self.parse(row, &line);
             if let (Some(_), Line::Bytes(bytes)) = (&self.predicate, line)
-                && serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok()
+                && parsed.is_object
             {
                 candidates.push((documents.len(), bytes));
             }
@@ -235,16 +237,28 @@ impl JsonlDocuments {
                 .iter()
                 .flat_map(|(_, line)| line.iter().copied().chain([b'\n']))
                 .collect();
-            let keep = evaluate(predicate.as_ref(), schema, &text, candidates.len()).map_err(
-                |message| {
-                    Failure::new(FailureKind::Permanent, format!("`where`: {message}"))
-                        .at(Place::file(&self.file_name))
-                },
-            )?;
+            let evaluate = |text: &[u8], n| evaluate(predicate.as_ref(), schema, text, n);
+            let keep: Vec<Result<bool, String>> = match evaluate(&text, candidates.len()) {
+                Ok(keep) => keep.into_iter().map(Ok).collect(),
+                // One line can spoil a batch; which one does, each by itself tells.
+                Err(_) => candidates
+                    .iter()
+                    .map(|(_, line)| Ok(evaluate(line, 1)?.first() == Some(&true)))
+                    .collect(),
+            };
             for ((idx, _), keep) in candidates.iter().zip(keep) {
-                if !keep {
-                    documents[*idx] = None;
-                    self.rows_excluded += 1;
+                match keep {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        documents[*idx] = None;
+                        self.rows_excluded += 1;
+                    }
+                    Err(message) => {
+                        if let Some(document) = &mut documents[*idx] {
+                            document.text = None;
+                            document.reason = Some(format!("`where`: {message}"));
+                        }
+                    }
                 }
             }
         }
@@ -254,6 +268,7 @@ impl JsonlDocuments {
     fn parse(&self, row: u64, line: &Line) -> Parsed {
         let rejected = |reason: String| Parsed {
             row,
+            is_object: false,
             id: None,
             text: None,
             source: None,
@@ -292,6 +307,7 @@ impl JsonlDocuments {
         };
         Parsed {
             row,
+            is_object: true,
             id,
             text,
             source,

@@ -35,6 +35,7 @@ pub async fn list_sources(
         let n_found = found.len();
         for file in found {
             // Two patterns that match one file name it once, whichever way they spell it.
+            check_regular(&file)?;
             if uris.insert(file.uri.clone()) {
                 files.insert(file.name.clone(), file);
             }
@@ -54,6 +55,22 @@ pub async fn list_sources(
         }
     }
     Ok(files.into_values().collect())
+}
+
+/// Refuses what is no file: to open a pipe waits for a writer, maybe for ever.
+fn check_regular(file: &SourceFile) -> Result<(), ReadError> {
+    let path = url::Url::parse(&file.uri)
+        .ok()
+        .filter(|url| url.scheme() == "file")
+        .and_then(|url| url.to_file_path().ok());
+    match path.map(std::fs::metadata) {
+        Some(Ok(meta)) if !meta.is_file() => Err(ReadError::Uri {
+            text: file.name.clone(),
+            message: "it is not a regular file".to_owned(),
+        }),
+        // What cannot be looked at fails where it is read, with its reason.
+        _ => Ok(()),
+    }
 }
 
 /// The folder part before the first wildcard, with its slash, and the rest.

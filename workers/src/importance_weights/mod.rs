@@ -51,6 +51,9 @@ use crate::stage::{
     StageKind, Step,
 };
 
+/// Key of what a model was fitted with, if it misses a part.
+const QUARANTINED_TASKS: &str = "quarantined_tasks";
+
 /// Name of the kind.
 pub(crate) const KIND: &str = "importance_weights";
 const COUNT_RAW: &str = "count-raw";
@@ -293,6 +296,20 @@ impl ImportanceWeights {
         }
     }
 
+    /// A model that misses a part of what it should count is not to be frozen.
+    fn fitted_with_all_but(&self, completed: &Completed<'_>) -> Value {
+        let counted = self.count_phases.iter().map(|(_, phase)| phase.as_str());
+        let manifests = counted
+            .chain([COUNT_RAW])
+            .filter_map(|phase| completed.maps.get(phase));
+        let n_quarantined: usize = manifests.map(|manifest| manifest.quarantined.len()).sum();
+        let mut fitted_with = self.fitted_with.clone();
+        if let (Value::Object(fitted_with), 1..) = (&mut fitted_with, n_quarantined) {
+            fitted_with.insert(QUARANTINED_TASKS.to_owned(), json!(n_quarantined));
+        }
+        fitted_with
+    }
+
     fn score_input(&self) -> PhaseInput {
         PhaseInput::Documents {
             from: self.params.source(),
@@ -321,6 +338,12 @@ impl ImportanceWeights {
             )]));
         }
         let facts = ModelFacts::read(stage.facts.get("model"), &self.name)?;
+        if let Some(n_tasks) = facts.fitted_with.get(QUARANTINED_TASKS) {
+            return Ok(Err(vec![format!(
+                "the model is fitted anew: that of version {since} misses what {n_tasks} \
+                 quarantined tasks could not count"
+            )]));
+        }
         if facts.fitted_with != self.fitted_with {
             let changed = changed_keys(&facts.fitted_with, &self.fitted_with).join(", ");
             return Ok(Err(vec![format!(
@@ -411,7 +434,7 @@ impl ImportanceWeights {
             pseudo_count: self.params.pseudo_count(),
             targets: self.count_phases.clone(),
             raw_phase: COUNT_RAW.to_owned(),
-            fitted_with: self.fitted_with.clone(),
+            fitted_with: self.fitted_with_all_but(completed),
         };
         let targets = self.count_phases.iter().map(|(_, phase)| phase.clone());
         Ok(Model::Missing(Box::new(Step::Reduce(ReducePhase {

@@ -403,9 +403,6 @@ fn narrow_group(open: OpenGroup, buckets: BTreeMap<u32, Bucket>) -> Progress {
         mut through,
         ..
     } = open;
-    if budget == 0 {
-        return Progress::Decided(cut(through));
-    }
     for bucket in buckets.into_values() {
         if bucket.cost <= budget {
             budget -= bucket.cost;
