@@ -6,6 +6,7 @@ use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
 use gleaner_tests::plain_job::{
     self, JOB, batch, documents, lanes, part, statuses, texts, workspace,
 };
+use gleaner_tests::program::Workspace;
 use serde_json::json;
 
 #[test]
@@ -177,4 +178,44 @@ fn a_budget_above_the_corpus_takes_all_and_says_so() {
             "{notes}"
         );
     }
+}
+
+#[test]
+fn lines_that_where_cannot_look_at_are_rejected_and_their_file_goes_on() {
+    let workspace = Workspace::new();
+    let text = "the patients were given aspirin daily ".repeat(20);
+    let good = |idx: usize| {
+        let lang = if idx % 3 == 0 { "de" } else { "en" };
+        format!(
+            "{}\n",
+            json!({ "text": format!("{text}{idx}"), "lang": lang })
+        )
+    };
+    let mut lines: Vec<u8> = (0..30).flat_map(|idx| good(idx).into_bytes()).collect();
+    lines.extend_from_slice(b"5\n{\"text\":\"x\",\"lang\":\"en\xff\"}\n{\"text\":\"\\ud800\"}\n");
+    workspace.write("corpus.jsonl", &lines);
+    workspace.write("target.jsonl", good(1));
+    workspace.write(
+        "job.yaml",
+        "name: lines\noutput: out\ncorpus: {paths: [corpus.jsonl], where: \"lang = 'en'\"}\n\
+         datasets: {target: {paths: [target.jsonl]}}\nallow: {rejected_rows: 50%}\n\
+         stages: {weights: {kind: importance_weights, target: target}}\n",
+    );
+    let summary = workspace.summary(&[]);
+    let lanes = &summary["stages"][0]["lanes"];
+    assert_eq!(lanes["ok"], 20);
+    assert_eq!(lanes["rejected"], 3);
+    assert_eq!(lanes["excluded"], 10);
+    // To open a pipe would wait for ever.
+    let pipe = workspace.path().join("pipe.jsonl");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    if made.is_ok_and(|status| status.success()) {
+        let _ = workspace
+            .run(&["--set", "corpus.paths=[pip*.jsonl]"])
+            .expect(2)
+            .says("\"pipe.jsonl\" is not a path or URI that can be read: it is not a regular file");
+    }
+    // What is too large depends on the memory, so with another budget it is decided anew.
+    let again = workspace.summary(&["--set", "memory=1GiB"]);
+    assert_eq!(again["stages"][0]["reuse"]["n_reused"], 0);
 }
