@@ -185,7 +185,7 @@ fn lines_that_where_cannot_look_at_are_rejected_and_their_file_goes_on() {
     let workspace = Workspace::new();
     let text = "the patients were given aspirin daily ".repeat(20);
     let good = |idx: usize| {
-        let lang = if idx % 3 == 0 { "de" } else { "en" };
+        let lang = if idx.is_multiple_of(3) { "de" } else { "en" };
         format!(
             "{}\n",
             json!({ "text": format!("{text}{idx}"), "lang": lang })
