@@ -11,7 +11,7 @@ use gleaner_queue::TaskQueue;
 use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{
     Failure, FailureKind, Lanes, PhaseManifest, PhasePlan, PinnedAttempt, PlanId, QuarantinedTask,
-    RunId, SourceFile, Task, TaskId, TaskMessage,
+    Route, RunId, SourceFile, Task, TaskId, TaskMessage,
 };
 use gleaner_storage::output::ListedAttempt;
 use gleaner_storage::{Output, OutputError, encode, layout};
@@ -52,6 +52,8 @@ pub struct Dispatcher<'a> {
     pub trouble: &'a Arc<Trouble>,
     /// Tasks that workers can run at a time, as far as known; twice as many are offered.
     pub n_slots: usize,
+    /// Where tasks are offered.
+    pub route: Route,
     /// This run.
     pub run: &'a RunId,
     /// Its journal.
@@ -334,10 +336,12 @@ impl Dispatcher<'_> {
                 run: self.run.clone(),
                 output: self.output.uri().to_owned(),
                 stage: plan.stage.clone(),
+                kind: plan.kind.clone(),
                 phase: plan.phase.clone(),
                 plan: plan_id.clone(),
                 task_idx: idx as u64,
                 task: tasks[idx].id.clone(),
+                route: self.route,
             })
             .collect();
         if let Err(error) = self.queue.publish(&messages).await {

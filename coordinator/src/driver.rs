@@ -14,8 +14,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::{
-    Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, RunId, Shard, SideInput,
-    TableFile, Task, Version,
+    Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, Route, RunId, Shard,
+    SideInput, TableFile, Task, Version,
 };
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, layout};
@@ -267,6 +267,10 @@ impl Driver<'_> {
                     task_ended: &self.environment.task_ended,
                     trouble: &self.environment.trouble,
                     n_slots: self.environment.n_slots,
+                    route: Route {
+                        resource: checked.kind.resource(),
+                        priority: self.job.job.file.priority,
+                    },
                     run: self.run,
                     journal: self.journal,
                     progress: self.environment.progress.as_ref(),

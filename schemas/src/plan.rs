@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::identity::{ContentHash, Fingerprint, PlanId, RunId, TaskId};
+use crate::job::Priority;
 
 /// Format of an input file, told from its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -239,8 +240,50 @@ impl PhasePlan {
     }
 }
 
-/// What travels on the queue: where to find the task. Below 1 KB.
+/// What a task needs of the machine that it runs on; decides which workers are offered it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// A core.
+    #[default]
+    Cpu,
+    /// A GPU or the like.
+    Accelerator,
+    /// A connection to a language-model server; hardly any core.
+    Network,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Accelerator, Self::Network];
+
+    /// The name in options and in names of queues.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Accelerator => "accelerator",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// Where a task is offered: to workers that have the resource, before or after other jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What the task needs.
+    pub resource: Resource,
+    /// The job's priority.
+    pub priority: Priority,
+}
+
+/// What travels on the queue: where to find the task. Below 1 KB for outputs with URIs of usual
+/// length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskMessage {
     /// Version of the message: [`TaskMessage::FORMAT`].
     pub format: u32,
@@ -250,6 +293,8 @@ pub struct TaskMessage {
     pub output: String,
     /// Name of the stage.
     pub stage: String,
+    /// Kind of the stage, for workers that take some kinds only.
+    pub kind: String,
     /// Name of the phase.
     pub phase: String,
     /// Id of the plan.
@@ -258,9 +303,11 @@ pub struct TaskMessage {
     pub task_idx: u64,
     /// Id of the task.
     pub task: TaskId,
+    /// Where it is offered.
+    pub route: Route,
 }
 
 impl TaskMessage {
     /// The version of the format that this build writes and reads.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 }

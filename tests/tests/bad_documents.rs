@@ -1,6 +1,5 @@
 //! Documents that nothing can be said about, or more than was asked: each row comes out with its
 //! reason, and where a method has no answer, that is an error and never a number.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
 use gleaner_tests::plain_job::{

@@ -1,6 +1,5 @@
 //! Files that are missing, broken, of the wrong shape or changing: each ends with a message that
 //! names the place and the remedy, and whatever else there is comes out.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Bad job files: each error with its line and column, the line itself, and what to do instead.
 //! Nothing is written.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use gleaner_tests::corpus::{Document, jsonl};
 use gleaner_tests::program::Workspace;

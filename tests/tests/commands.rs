@@ -1,5 +1,4 @@
 //! The commands around a run: what they say, what they leave alone, how they end.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

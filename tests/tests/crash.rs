@@ -1,6 +1,5 @@
 //! SIGKILL at random moments: the next run goes on where the last one was, redoes nothing that
 //! was committed, and leaves the files of a run that nobody disturbed.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(unix)]
 
 use std::collections::{BTreeMap, BTreeSet};

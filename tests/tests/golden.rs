@@ -1,5 +1,4 @@
 //! Parity with the original implementation: counts, log ratios, weights, tokens, buckets.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::{Float64Type, UInt64Type};

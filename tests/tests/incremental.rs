@@ -1,6 +1,5 @@
 //! A run does what is missing and nothing else; what it computes depends on the job, the corpus
 //! and the model only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

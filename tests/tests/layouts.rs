@@ -1,5 +1,4 @@
 //! Files, row groups and tasks are how a corpus lies there; the rows that come out are the same.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

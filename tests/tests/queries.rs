@@ -1,5 +1,4 @@
 //! What can be asked of an output: SQL, explanations, exports.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,5 +1,4 @@
 //! Corpora come in many formats and types; what is read of a document depends on none of these.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,4 @@
 //! What importance weights say of each document, against other ways to the same values.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,4 @@
 //! A selection is a function of job, seed, corpus and model: of nothing else.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 

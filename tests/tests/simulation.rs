@@ -2,7 +2,6 @@
 //!
 //! `GLEANER_SIMULATION_SEEDS` sets how many, `GLEANER_SIMULATION_FIRST` where they start: a seed
 //! that fails is run alone by `GLEANER_SIMULATION_FIRST=<seed> GLEANER_SIMULATION_SEEDS=1`.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use gleaner_tests::simulation::{Report, simulate};
 

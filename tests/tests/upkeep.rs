@@ -1,5 +1,4 @@
 //! `verify` finds every damage and nothing else; `gc` removes what nothing needs and nothing else.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,4 @@
 //! How the program starts a newcomer, explains itself, and refuses what it does not understand.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -20,7 +20,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{
-    Failure, Lanes, PhaseManifest, ReduceResult, SourceFile, TableFile, Task, Version,
+    Failure, Lanes, PhaseManifest, ReduceResult, Resource, SourceFile, TableFile, Task, Version,
 };
 use serde_json::Value;
 
@@ -34,6 +34,11 @@ pub trait StageKind: Debug + Send + Sync {
 
     /// JSON Schema of the stage's parameters, for editors and `gleaner schema`.
     fn params_schema(&self) -> schemars::Schema;
+
+    /// What its tasks need: the workers that have it are offered them.
+    fn resource(&self) -> Resource {
+        Resource::Cpu
+    }
 
     /// Parses and checks the parameters of stage `name` of `job`, before anything runs.
     ///

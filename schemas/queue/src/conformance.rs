@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gleaner_schemas::{Fingerprint, RunId, TaskMessage};
+use gleaner_schemas::{Fingerprint, Route, RunId, TaskMessage};
 
 use crate::{Delivery, TaskQueue};
 
@@ -21,10 +21,12 @@ pub fn message(task_idx: u64) -> TaskMessage {
         run: RunId::new(1),
         output: "memory://conformance".to_owned(),
         stage: "stage".to_owned(),
+        kind: "kind".to_owned(),
         phase: "phase".to_owned(),
         plan: Fingerprint::of("plan", "conformance").into(),
         task_idx,
         task: Fingerprint::of("task", &task_idx).into(),
+        route: Route::default(),
     }
 }
 
@@ -42,6 +44,8 @@ where
     every_task_is_delivered(&fresh_queue().await).await;
     an_acknowledged_task_does_not_come_again(&fresh_queue().await).await;
     a_dropped_delivery_comes_again(&fresh_queue().await).await;
+    a_delivery_that_is_passed_on_comes_again(&fresh_queue().await).await;
+    what_waits_is_counted(&fresh_queue().await).await;
     a_cancelled_receive_loses_nothing(&fresh_queue().await).await;
     a_waiting_receiver_is_woken(&fresh_queue().await).await;
 }
@@ -96,6 +100,38 @@ async fn a_dropped_delivery_comes_again(queue: &impl TaskQueue) {
     assert_eq!(again.task, message(0));
     ack(again).await;
     assert_silent(queue).await;
+}
+
+async fn a_delivery_that_is_passed_on_comes_again(queue: &impl TaskQueue) {
+    publish(queue, 0..1).await;
+    for _ in 0..20 {
+        if let Err(error) = receive(queue).await.pass_on().await {
+            panic!("cannot pass on: {error}");
+        }
+    }
+    ack(receive(queue).await).await;
+    assert_silent(queue).await;
+}
+
+async fn what_waits_is_counted(queue: &impl TaskQueue) {
+    publish(queue, 0..3).await;
+    let deadline = tokio::time::Instant::now() + DELIVERY_MAX;
+    loop {
+        match queue.state(Route::default()).await {
+            Ok(state) if state.n_waiting == 3 => break,
+            Ok(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => panic!("3 tasks wait, the queue says {other:?}"),
+        }
+    }
+    for _ in 0..3 {
+        ack(receive(queue).await).await;
+    }
+    match queue.state(Route::default()).await {
+        Ok(state) => assert_eq!(state.n_waiting, 0),
+        Err(error) => panic!("cannot look at the queue: {error}"),
+    }
 }
 
 async fn a_cancelled_receive_loses_nothing(queue: &impl TaskQueue) {

@@ -1,15 +1,15 @@
 //! The queue: it says that *someone should do this*; the store alone says *this is done*.
 //!
 //! Delivery is at least once and in no order. Losing every message loses no work: the
-//! coordinator offers open tasks again. So the port is two methods, and an adapter may be as
-//! unreliable as a broker without persistence.
+//! coordinator offers open tasks again. So the port is small, and an adapter may be as unreliable
+//! as a broker without persistence.
 
 mod memory;
 
 use std::fmt::Debug;
 
 use async_trait::async_trait;
-use gleaner_schemas::{Failure, FailureKind, TaskMessage};
+use gleaner_schemas::{Failure, FailureKind, Route, RunId, TaskMessage};
 
 pub use memory::MemoryQueue;
 
@@ -30,6 +30,32 @@ pub trait TaskQueue: Debug + Send + Sync {
     ///
     /// If the queue cannot be reached; [`QueueError::Closed`] when nothing will ever come again.
     async fn receive(&self) -> Result<Delivery, QueueError>;
+
+    /// What is known about a route at the moment. A hint: nothing may depend on it but how soon
+    /// something is tried.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    async fn state(&self, route: Route) -> Result<QueueState, QueueError>;
+
+    /// Tasks of `run` that the queue has stopped delivering, because whoever took them never
+    /// settled them. Acknowledge each once the store holds what was made of it.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError>;
+}
+
+/// What is known about a route of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// Tasks that wait for a worker.
+    pub n_waiting: u64,
+    /// Slots of the workers that are connected and take tasks of this route; `None` where the
+    /// queue cannot tell.
+    pub n_slots: Option<u64>,
 }
 
 /// A task on loan. Acknowledge it once the store holds its outcome; dropping it gives it back.
@@ -62,6 +88,20 @@ impl Delivery {
             None => Ok(()),
         }
     }
+
+    /// Leaves the task to others, and says that nothing is wrong with it: unlike a delivery that
+    /// is dropped, it does not count towards what the queue gives up. If that fails the task will
+    /// come again all the same.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    pub async fn pass_on(mut self) -> Result<(), QueueError> {
+        match self.receipt.take() {
+            Some(receipt) => receipt.pass_on(&self.task).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Drop for Delivery {
@@ -72,7 +112,7 @@ impl Drop for Delivery {
     }
 }
 
-/// How an adapter settles a delivery. Exactly one of the two methods is called, once.
+/// How an adapter settles a delivery. Exactly one of the methods is called, once.
 #[async_trait]
 pub trait Receipt: Debug + Send + Sync {
     /// Takes the task off the queue.
@@ -81,6 +121,13 @@ pub trait Receipt: Debug + Send + Sync {
     ///
     /// If the queue cannot be reached.
     async fn ack(self: Box<Self>) -> Result<(), QueueError>;
+
+    /// Makes the task available to others, as if it had never been delivered.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    async fn pass_on(self: Box<Self>, task: &TaskMessage) -> Result<(), QueueError>;
 
     /// Makes the task available again. Must not block.
     fn give_back(self: Box<Self>);
@@ -93,6 +140,15 @@ pub enum QueueError {
     /// It cannot be reached, or did not answer in time: try again.
     #[error("the queue is unreachable: {0}")]
     Unreachable(String),
+    /// It refuses what it was asked for, and will refuse it again: credentials, permissions, queues
+    /// of other arguments.
+    #[error("{message}")]
+    Refused {
+        /// What it refuses, and what it says.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
     /// It was closed on purpose.
     #[error("the queue is closed")]
     Closed,
@@ -100,7 +156,12 @@ pub enum QueueError {
 
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
-        Self::new(FailureKind::Transient, error.to_string())
+        match error {
+            QueueError::Refused { message, help } => {
+                Self::new(FailureKind::Permanent, format!("{message}; {help}"))
+            }
+            other => Self::new(FailureKind::Transient, other.to_string()),
+        }
     }
 }
 

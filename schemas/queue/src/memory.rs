@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use gleaner_schemas::TaskMessage;
+use gleaner_schemas::{Route, RunId, TaskMessage};
 use tokio::sync::Notify;
 
-use crate::{Delivery, QueueError, Receipt, TaskQueue};
+use crate::{Delivery, QueueError, QueueState, Receipt, TaskQueue};
 
 /// A queue within one process. Clones share it. It is as long as the coordinator's window of
 /// published tasks, which bounds it.
@@ -110,6 +110,18 @@ impl TaskQueue for MemoryQueue {
             arrived.await;
         }
     }
+
+    async fn state(&self, _route: Route) -> Result<QueueState, QueueError> {
+        Ok(QueueState {
+            n_waiting: self.shared.lock().ready.len() as u64,
+            n_slots: None,
+        })
+    }
+
+    /// Whoever takes a task is in this process: there is nobody else to be lost.
+    async fn given_up(&self, _run: &RunId) -> Result<Vec<Delivery>, QueueError> {
+        Ok(Vec::new())
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +134,11 @@ struct Loan {
 impl Receipt for Loan {
     async fn ack(self: Box<Self>) -> Result<(), QueueError> {
         self.shared.lock().n_on_loan -= 1;
+        Ok(())
+    }
+
+    async fn pass_on(self: Box<Self>, _task: &TaskMessage) -> Result<(), QueueError> {
+        self.give_back();
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
-use gleaner_queue::{Delivery, MemoryQueue, QueueError, TaskQueue};
-use gleaner_schemas::TaskMessage;
+use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, TaskQueue};
+use gleaner_schemas::{Route, RunId, TaskMessage};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -229,5 +229,13 @@ impl TaskQueue for FaultyQueue {
             ));
         }
         Ok(delivery)
+    }
+
+    async fn state(&self, route: Route) -> Result<QueueState, QueueError> {
+        self.queue.state(route).await
+    }
+
+    async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
+        self.queue.given_up(run).await
     }
 }

@@ -22,7 +22,7 @@ use gleaner_queue::{MemoryQueue, TaskQueue};
 use gleaner_schemas::job::{Job, JobSource};
 use gleaner_schemas::{
     DocumentColumns, Failure, FailureKind, FileFormat, Fingerprint, Lanes, PhaseManifest,
-    PhasePlan, Reader, Reuse, RunId, Shard, Slice, SourceFile, TableFile, Task, TaskId,
+    PhasePlan, Reader, Reuse, Route, RunId, Shard, Slice, SourceFile, TableFile, Task, TaskId,
 };
 use gleaner_storage::{Output, Stores, TableEncoder, layout};
 use gleaner_workers::attempt::{TaskExecutor, Workbench};
@@ -190,6 +190,7 @@ impl World {
             task_ended: &self.task_ended,
             trouble: &Arc::new(Trouble::default()),
             n_slots: 4,
+            route: Route::default(),
             run: &run,
             journal: &journal,
             progress: &Silent,

@@ -1,0 +1,21 @@
+//! Every system test, as one program: each further one would link everything once more.
+//!
+//! `cargo test -p gleaner-tests <file>::` runs those of one file.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_documents;
+mod bad_input;
+mod bad_job;
+mod bad_output;
+mod commands;
+mod crash;
+mod golden;
+mod incremental;
+mod layouts;
+mod queries;
+mod reading;
+mod scoring;
+mod selection;
+mod simulation;
+mod upkeep;
+mod usage;

@@ -1,0 +1,2 @@
+//! The program `gleaner-worker`.
+fn main() {}
