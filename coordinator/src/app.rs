@@ -66,12 +66,20 @@ async fn execute(
 ) -> Result<Exit, RunError> {
     let global = cli.global;
     match cli.command {
-        Command::Run { job, workers } => {
+        Command::Run {
+            job,
+            workers,
+            broker,
+            patience,
+            health,
+        } => {
             let arguments = RunArguments {
                 job: with_source(job.into(), diagnostics),
-                n_workers: workers.map_or_else(n_cores, usize::from),
+                n_workers: workers.map(usize::from),
+                broker: broker.into(),
+                patience: patience.map(|it| it.duration()),
             };
-            run_job(&arguments, &global, bars).await
+            run_job(&arguments, health.as_deref(), &global, bars).await
         }
         Command::Plan { job } => {
             let arguments = with_source(job.into(), diagnostics);
@@ -165,6 +173,7 @@ fn with_source(mut arguments: JobArguments, diagnostics: &mut Diagnostics) -> Jo
 
 async fn run_job(
     arguments: &RunArguments,
+    health: Option<&str>,
     global: &GlobalOptions,
     bars: &MultiProgress,
 ) -> Result<Exit, RunError> {
@@ -257,10 +266,6 @@ fn no_version(output: &Output) -> RunError {
         format!("{} holds no published version", output.uri()),
         "`gleaner run` publishes one at its end; `gleaner status` tells how far a run is",
     )
-}
-
-fn n_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn show<T: serde::Serialize>(

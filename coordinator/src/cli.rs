@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use gleaner_schemas::units::HumanDuration;
 
+use crate::broker::{BrokerArguments, Secret};
 use crate::commands::export::ExportFormat;
 use crate::commands::prepare::JobArguments;
 use crate::sql::format::Format;
@@ -72,6 +74,47 @@ impl From<JobOptions> for JobArguments {
     }
 }
 
+/// A RabbitMQ broker, over which `gleaner-worker` processes take tasks.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerOptions {
+    /// URL of a RabbitMQ broker (amqp:// or amqps://), over which workers take tasks, instead of
+    /// the job file's
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "GLEANER_QUEUE",
+        hide_env_values = true
+    )]
+    pub queue: Option<String>,
+    /// User of the broker, instead of the URL's
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "GLEANER_QUEUE_USER",
+        hide_env_values = true
+    )]
+    pub queue_user: Option<String>,
+    /// Certificates (PEM) that the broker's certificate is checked against
+    #[arg(long, value_name = "FILE", env = "GLEANER_QUEUE_CA")]
+    pub queue_ca: Option<PathBuf>,
+    /// The broker's consumer_timeout, if it is not RabbitMQ's usual 30 minutes
+    #[arg(long, value_name = "TIME")]
+    pub consumer_timeout: Option<HumanDuration>,
+}
+
+impl From<BrokerOptions> for BrokerArguments {
+    /// The password comes from the environment only: a command line is seen by everyone.
+    fn from(options: BrokerOptions) -> Self {
+        Self {
+            url: options.queue.map(Secret),
+            user: options.queue_user,
+            password: std::env::var("GLEANER_QUEUE_PASSWORD").ok().map(Secret),
+            ca_file: options.queue_ca,
+            consumer_timeout: options.consumer_timeout.map(|it| it.duration()),
+        }
+    }
+}
+
 fn parse_override(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((path, value)) if !path.trim().is_empty() => {
@@ -85,14 +128,28 @@ fn parse_override(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a job to its end; what is complete already is not done again
-    #[command(after_help = "Example:\n  gleaner run job.yaml --set stages.chosen.documents=1000")]
+    #[command(
+        after_help = "Examples:\n  gleaner run job.yaml --set stages.chosen.documents=1000\n  \
+                      gleaner run job.yaml --queue amqp://broker:5672"
+    )]
     Run {
         /// The job.
         #[command(flatten)]
         job: JobOptions,
-        /// Workers in this process [default: one per core]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        /// Tasks that are worked on in this process at a time [default: one per core; with a
+        /// broker none]
+        #[arg(long, value_name = "N")]
         workers: Option<u16>,
+        /// The broker.
+        #[command(flatten)]
+        broker: BrokerOptions,
+        /// End, to be resumed, after this long without workers, broker or store [default: 10min;
+        /// without a broker 2min]
+        #[arg(long, value_name = "TIME")]
+        patience: Option<HumanDuration>,
+        /// Serve /live, /ready and /metrics there; a port alone is on this machine only
+        #[arg(long, value_name = "ADDRESS")]
+        health: Option<String>,
     },
     /// Show what a run would do and what it would reuse, and why; writes nothing
     #[command(after_help = "Example:\n  gleaner plan job.yaml")]

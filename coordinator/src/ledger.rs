@@ -1,7 +1,12 @@
 //! The state of a map phase's tasks, and what to do next. Pure: time and observations come in,
 //! actions go out.
+//!
+//! A task waits, is offered, and ends: done, quarantined, or split into smaller ones. Offers that
+//! count (the first, and those after a failure or after nothing came of one) are bounded; copies
+//! of an offer, made because a message seems lost or a worker slow, are not counted, since nothing
+//! is wrong with the task.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use gleaner_schemas::{Failure, FailureKind, TaskId};
@@ -9,34 +14,49 @@ use gleaner_schemas::{Failure, FailureKind, TaskId};
 /// Bounds of a phase.
 #[derive(Debug, Clone, Copy)]
 pub struct LedgerOptions {
-    /// Tasks that may be on the queue or with workers at a time.
-    pub window: usize,
     /// After this time without an outcome a task is offered again: the message or the worker is
     /// lost.
     pub overdue_after: Duration,
     /// A task is offered this many times, then quarantined.
     pub offers_max: u32,
+    /// Pause before a task that failed is offered again; doubles with each failure.
+    pub retry_pause: Duration,
 }
 
 /// What happened to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Nobody was asked to do it.
-    Waiting,
-    /// Published at that time; no outcome yet.
-    Offered(Duration),
+    /// Nobody was asked to do it; not to be offered before that time.
+    Waiting(Duration),
+    /// The last offer that counts, and the last copy of it; no outcome yet.
+    Offered { at: Duration, copied_at: Duration },
+    /// Smaller tasks are to take its place, for this failure.
+    Unsplit(Failure),
     /// The store holds an attempt.
     Done,
     /// Given up.
     Quarantined(Failure),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     state: State,
     n_offers: u32,
     n_failures_seen: u32,
+    n_memory_failures: u32,
     last_failure: Option<Failure>,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            state: State::Waiting(Duration::ZERO),
+            n_offers: 0,
+            n_failures_seen: 0,
+            n_memory_failures: 0,
+            last_failure: None,
+        }
+    }
 }
 
 /// The tasks of one phase.
@@ -46,30 +66,88 @@ pub struct Ledger {
     entries: Vec<Entry>,
     by_task: HashMap<TaskId, usize>,
     n_open: usize,
-    n_offered: usize,
-    next_waiting: usize,
+    n_quarantined: usize,
+    /// Tasks that were never offered, or whose pause is over, in the order of offering.
+    ready: VecDeque<usize>,
+    /// Tasks that wait for their pause to end.
+    pausing: BTreeSet<(Duration, usize)>,
+    /// Offered tasks by the time of the offer that counts.
+    offered: BTreeSet<(Duration, usize)>,
+    unsplit: BTreeSet<usize>,
+    seconds_of_done: f64,
+    n_done_here: u32,
+}
+
+/// Tasks by state, for progress and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    /// Not offered.
+    pub waiting: usize,
+    /// Offered, without an outcome.
+    pub offered: usize,
+    /// The store holds an attempt.
+    pub done: usize,
+    /// Given up.
+    pub quarantined: usize,
 }
 
 impl Ledger {
-    /// All tasks wait. Tasks with equal ids (equal shards cannot be in one plan) share an entry.
+    /// All tasks wait, to be offered in the order of their ids: attempts are stored by id, so
+    /// those that are open at a time lie in few folders. Ids are unique (equal shards cannot be in
+    /// one plan).
     #[must_use]
     pub fn new(tasks: &[TaskId], options: LedgerOptions) -> Self {
+        let mut order: Vec<usize> = (0..tasks.len()).collect();
+        order.sort_by(|&a, &b| tasks[a].cmp(&tasks[b]));
         Self {
             options,
-            entries: tasks
-                .iter()
-                .map(|_| Entry {
-                    state: State::Waiting,
-                    n_offers: 0,
-                    n_failures_seen: 0,
-                    last_failure: None,
-                })
-                .collect(),
+            entries: tasks.iter().map(|_| Entry::new()).collect(),
             by_task: tasks.iter().cloned().zip(0..).collect(),
             n_open: tasks.len(),
-            n_offered: 0,
-            next_waiting: 0,
+            n_quarantined: 0,
+            ready: order.into(),
+            pausing: BTreeSet::new(),
+            offered: BTreeSet::new(),
+            unsplit: BTreeSet::new(),
+            seconds_of_done: 0.0,
+            n_done_here: 0,
         }
+    }
+
+    /// Takes over what an earlier ledger knows of tasks that both have: the plan was changed while
+    /// they were with workers.
+    #[must_use]
+    pub fn inherit(mut self, earlier: &Self) -> Self {
+        for (task, &idx) in &self.by_task {
+            let Some(&earlier_idx) = earlier.by_task.get(task) else {
+                continue;
+            };
+            let entry = earlier.entries[earlier_idx].clone();
+            match entry.state {
+                State::Waiting(not_before) if not_before > Duration::ZERO => {
+                    self.pausing.insert((not_before, idx));
+                }
+                State::Waiting(_) => {}
+                State::Offered { at, .. } => {
+                    self.offered.insert((at, idx));
+                }
+                State::Unsplit(_) => {
+                    self.unsplit.insert(idx);
+                }
+                State::Done => self.n_open -= 1,
+                State::Quarantined(_) => {
+                    self.n_open -= 1;
+                    self.n_quarantined += 1;
+                }
+            }
+            self.entries[idx] = entry;
+        }
+        let entries = &self.entries;
+        self.ready
+            .retain(|&idx| entries[idx].state == State::Waiting(Duration::ZERO));
+        self.seconds_of_done = earlier.seconds_of_done;
+        self.n_done_here = earlier.n_done_here;
+        self
     }
 
     /// Whether every task is done or quarantined.
@@ -84,132 +162,279 @@ impl Ledger {
         self.n_open
     }
 
+    /// Tasks that are offered and have no outcome.
+    #[must_use]
+    pub fn n_offered(&self) -> usize {
+        self.offered.len()
+    }
+
+    /// Numbers of the tasks that are offered and have no outcome.
+    pub fn offered(&self) -> impl Iterator<Item = usize> {
+        self.offered.iter().map(|(_, idx)| *idx)
+    }
+
+    /// Numbers of the tasks of which the store holds an attempt.
+    pub fn done(&self) -> impl Iterator<Item = usize> {
+        (0..self.entries.len()).filter(|&idx| self.entries[idx].state == State::Done)
+    }
+
+    /// Tasks by state.
+    #[must_use]
+    pub fn counts(&self) -> TaskCounts {
+        TaskCounts {
+            waiting: self.n_open - self.offered.len(),
+            offered: self.offered.len(),
+            done: self.entries.len() - self.n_open - self.n_quarantined,
+            quarantined: self.n_quarantined,
+        }
+    }
+
     /// Whether the task belongs to the phase and has no outcome.
     #[must_use]
     pub fn is_open(&self, task: &TaskId) -> bool {
         self.by_task.get(task).is_some_and(|&idx| {
-            matches!(self.entries[idx].state, State::Waiting | State::Offered(_))
+            !matches!(self.entries[idx].state, State::Done | State::Quarantined(_))
         })
     }
 
     /// The store holds an attempt of the task. Returns the task's number if that is news. An
     /// attempt outweighs every failure.
-    pub fn attempt_seen(&mut self, task: &TaskId) -> Option<usize> {
+    pub fn attempt_seen(&mut self, task: &TaskId, now: Duration) -> Option<usize> {
         let idx = *self.by_task.get(task)?;
         match self.entries[idx].state {
             State::Done => return None,
-            State::Quarantined(_) => {}
-            State::Waiting => self.n_open -= 1,
-            State::Offered(_) => {
-                self.n_open -= 1;
-                self.n_offered -= 1;
+            State::Quarantined(_) => {
+                self.n_quarantined -= 1;
+                self.n_open += 1;
             }
+            State::Offered { at, .. } => {
+                self.seconds_of_done += now.saturating_sub(at).as_secs_f64();
+                self.n_done_here += 1;
+            }
+            State::Waiting(_) | State::Unsplit(_) => {}
         }
-        self.entries[idx].state = State::Done;
+        self.end(idx, State::Done);
         Some(idx)
     }
 
-    /// The store holds `n_failures` failure records of the task, `failure` among them. A failure
-    /// that trying again cannot help quarantines; a transient one makes the task wait again.
-    pub fn failures_seen(&mut self, task: &TaskId, n_failures: u32, failure: &Failure) {
+    /// The store holds `n_failures` failure records of the task, `failure` among them. A transient
+    /// failure makes the task wait again; one of memory asks for smaller tasks, and so does a
+    /// permanent one, which may concern one of several files.
+    pub fn failures_seen(
+        &mut self,
+        task: &TaskId,
+        n_failures: u32,
+        failure: &Failure,
+        now: Duration,
+    ) {
         let Some(&idx) = self.by_task.get(task) else {
             return;
         };
-        let offers_max = self.options.offers_max;
         let entry = &mut self.entries[idx];
         if n_failures <= entry.n_failures_seen {
             return;
         }
         entry.n_failures_seen = n_failures;
         entry.last_failure = Some(failure.clone());
-        if !matches!(entry.state, State::Waiting | State::Offered(_)) {
+        if !matches!(entry.state, State::Waiting(_) | State::Offered { .. }) {
             return;
         }
-        if failure.kind != FailureKind::Transient || entry.n_offers >= offers_max {
-            self.quarantine(idx, failure.clone());
-        } else {
-            self.wait_again(idx);
-        }
-    }
-
-    fn wait_again(&mut self, idx: usize) {
-        if matches!(self.entries[idx].state, State::Offered(_)) {
-            self.n_offered -= 1;
-        }
-        self.entries[idx].state = State::Waiting;
-        self.next_waiting = self.next_waiting.min(idx);
-    }
-
-    fn quarantine(&mut self, idx: usize, failure: Failure) {
-        if matches!(self.entries[idx].state, State::Offered(_)) {
-            self.n_offered -= 1;
-        }
-        self.n_open -= 1;
-        self.entries[idx].state = State::Quarantined(failure);
-    }
-
-    /// Numbers of the tasks to publish now. They count as offered at `now`; call
-    /// [`Ledger::not_published`] if that fails.
-    pub fn offers(&mut self, now: Duration) -> Vec<usize> {
-        self.check_overdue(now);
-        let mut offers = Vec::new();
-        while self.n_offered < self.options.window && self.next_waiting < self.entries.len() {
-            let idx = self.next_waiting;
-            self.next_waiting += 1;
-            let entry = &mut self.entries[idx];
-            if entry.state == State::Waiting {
-                entry.state = State::Offered(now);
-                entry.n_offers += 1;
-                self.n_offered += 1;
-                offers.push(idx);
+        match failure.kind {
+            FailureKind::Transient if entry.n_offers < self.options.offers_max => {
+                self.wait_again(idx, now);
+            }
+            FailureKind::Transient => self.end(idx, State::Quarantined(failure.clone())),
+            FailureKind::Memory | FailureKind::Permanent => {
+                entry.n_memory_failures += u32::from(failure.kind == FailureKind::Memory);
+                self.leave(idx);
+                self.entries[idx].state = State::Unsplit(failure.clone());
+                self.unsplit.insert(idx);
             }
         }
+    }
+
+    /// Tasks that smaller ones are to replace, with the failures. Each must be answered: by a new
+    /// ledger over the smaller tasks, or by [`Ledger::cannot_split`].
+    pub fn unsplit(&self) -> impl Iterator<Item = (usize, &Failure)> {
+        self.unsplit
+            .iter()
+            .filter_map(|&idx| match &self.entries[idx].state {
+                State::Unsplit(failure) => Some((idx, failure)),
+                _ => None,
+            })
+    }
+
+    /// The task is as small as it gets: it is given up. What looks like too little memory may have
+    /// been machines that went away, so that is believed the second time only.
+    pub fn cannot_split(&mut self, idx: usize, now: Duration) {
+        let State::Unsplit(failure) = self.entries[idx].state.clone() else {
+            return;
+        };
+        let entry = &self.entries[idx];
+        let is_first = failure.kind == FailureKind::Memory && entry.n_memory_failures < 2;
+        if is_first && entry.n_offers < self.options.offers_max {
+            self.wait_again(idx, now);
+        } else {
+            self.end(idx, State::Quarantined(failure));
+        }
+    }
+
+    /// Takes a task out of the set of its state.
+    fn leave(&mut self, idx: usize) {
+        match self.entries[idx].state {
+            State::Waiting(not_before) => {
+                // What is in `ready` all the same is passed over when its turn comes.
+                self.pausing.remove(&(not_before, idx));
+            }
+            State::Offered { at, .. } => {
+                self.offered.remove(&(at, idx));
+            }
+            State::Unsplit(_) => {
+                self.unsplit.remove(&idx);
+            }
+            State::Done | State::Quarantined(_) => {}
+        }
+    }
+
+    fn end(&mut self, idx: usize, state: State) {
+        self.leave(idx);
+        self.n_open -= 1;
+        self.n_quarantined += usize::from(matches!(state, State::Quarantined(_)));
+        self.entries[idx].state = state;
+    }
+
+    fn wait_again(&mut self, idx: usize, now: Duration) {
+        self.leave(idx);
+        let entry = &mut self.entries[idx];
+        let doublings = entry.n_failures_seen.saturating_sub(1).min(8);
+        let pause = self.options.retry_pause * 2_u32.pow(doublings);
+        let not_before = now + pause;
+        entry.state = State::Waiting(not_before);
+        self.pausing.insert((not_before, idx));
+    }
+
+    /// Numbers of the tasks to publish now, so that no more than `window` are offered at a time.
+    /// They count as offered at `now`; call [`Ledger::not_published`] if that fails.
+    pub fn offers(&mut self, now: Duration, window: usize) -> Vec<usize> {
+        self.check_overdue(now);
+        let mut offers = Vec::new();
+        while self.offered.len() < window {
+            let Some(idx) = self.next_ready(now) else {
+                break;
+            };
+            self.leave(idx);
+            let entry = &mut self.entries[idx];
+            entry.state = State::Offered {
+                at: now,
+                copied_at: now,
+            };
+            entry.n_offers += 1;
+            self.offered.insert((now, idx));
+            offers.push(idx);
+        }
         offers
+    }
+
+    /// Those that failed before come first: what is wrong with a phase is known early.
+    fn next_ready(&mut self, now: Duration) -> Option<usize> {
+        if let Some(&(not_before, idx)) = self.pausing.first()
+            && not_before <= now
+        {
+            return Some(idx);
+        }
+        while let Some(idx) = self.ready.pop_front() {
+            if self.entries[idx].state == State::Waiting(Duration::ZERO) {
+                return Some(idx);
+            }
+        }
+        None
     }
 
     /// The offers did not reach the queue for sure: make them again later.
     pub fn not_published(&mut self, offers: &[usize]) {
         for &idx in offers {
-            let entry = &mut self.entries[idx];
-            if matches!(entry.state, State::Offered(_)) {
+            if matches!(self.entries[idx].state, State::Offered { .. }) {
+                self.leave(idx);
+                let entry = &mut self.entries[idx];
                 entry.n_offers -= 1;
-                self.wait_again(idx);
+                entry.state = State::Waiting(Duration::ZERO);
+                self.ready.push_front(idx);
             }
         }
     }
 
     fn check_overdue(&mut self, now: Duration) {
-        if self.n_offered == 0 {
-            return;
+        while let Some(&(at, idx)) = self.offered.first()
+            && now.saturating_sub(at) >= self.options.overdue_after
+        {
+            let entry = &self.entries[idx];
+            if entry.n_offers < self.options.offers_max {
+                self.wait_again(idx, now);
+                continue;
+            }
+            let failure = entry.last_failure.clone().unwrap_or_else(|| {
+                Failure::new(
+                    FailureKind::Transient,
+                    format!(
+                        "no worker finished the task, which was offered {} times; see the \
+                         workers' logs (out of memory? lost machines?)",
+                        entry.n_offers
+                    ),
+                )
+            });
+            self.end(idx, State::Quarantined(failure));
         }
-        let overdue: Vec<usize> = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| match entry.state {
-                State::Offered(at) => now.saturating_sub(at) >= self.options.overdue_after,
-                _ => false,
-            })
-            .map(|(idx, _)| idx)
-            .collect();
-        for idx in overdue {
-            if self.entries[idx].n_offers >= self.options.offers_max {
-                let entry = &self.entries[idx];
-                let failure = entry.last_failure.clone().unwrap_or_else(|| {
-                    Failure::new(
-                        FailureKind::Transient,
-                        format!(
-                            "no worker finished the task, which was offered {} times; see the \
-                             workers' logs (out of memory? lost machines?)",
-                            entry.n_offers
-                        ),
-                    )
-                });
-                self.quarantine(idx, failure);
-            } else {
-                self.wait_again(idx);
+    }
+
+    /// Numbers of the tasks to publish once more although they are offered, while no message waits
+    /// in the queue and workers have `n_slots` slots. They count as copied at `now`.
+    ///
+    /// - More tasks are offered than slots can hold: messages are lost. The newest are, since the
+    ///   oldest were taken first.
+    /// - Nothing is left to offer and slots are idle: the oldest tasks, if they take much longer
+    ///   than others did, are given to a second worker.
+    ///
+    /// No task is copied within `patience` of its last offer or copy.
+    pub fn copies(&mut self, now: Duration, n_slots: usize, patience: Duration) -> Vec<usize> {
+        let n_lost = self.offered.len().saturating_sub(n_slots);
+        let n_idle = n_slots.saturating_sub(self.offered.len());
+        let has_more = !self.ready.is_empty() || !self.pausing.is_empty();
+        let slow = self.slow_after().max(patience);
+        let entries = &self.entries;
+        let rested = |idx: usize, rest: Duration| match entries[idx].state {
+            State::Offered { copied_at, .. } => now.saturating_sub(copied_at) >= rest,
+            _ => false,
+        };
+        let numbers = self.offered.iter().map(|(_, idx)| *idx);
+        let copies: Vec<usize> = if n_lost > 0 {
+            let newest = numbers.rev().take(n_lost);
+            newest.filter(|&idx| rested(idx, patience)).collect()
+        } else if has_more {
+            Vec::new()
+        } else {
+            numbers
+                .filter(|&idx| rested(idx, slow))
+                .take(n_idle)
+                .collect()
+        };
+        for &idx in &copies {
+            if let State::Offered { copied_at, .. } = &mut self.entries[idx].state {
+                *copied_at = now;
             }
         }
+        copies
+    }
+
+    /// A task that takes longer than this is slow: several times the mean of those that ended.
+    fn slow_after(&self) -> Duration {
+        const MEANS: f64 = 3.0;
+        if self.n_done_here == 0 {
+            return self.options.overdue_after;
+        }
+        let mean = self.seconds_of_done / f64::from(self.n_done_here);
+        Duration::try_from_secs_f64(MEANS * mean)
+            .unwrap_or(Duration::MAX)
+            .min(self.options.overdue_after)
     }
 
     /// Tasks that were given up: number, failure, offers made.
@@ -225,79 +450,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use gleaner_schemas::Fingerprint;
-
-    const OPTIONS: LedgerOptions = LedgerOptions {
-        window: 2,
-        overdue_after: Duration::from_secs(10),
-        offers_max: 2,
-    };
-
-    fn ids(n: usize) -> Vec<TaskId> {
-        (0..n).map(|i| Fingerprint::of("t", &i).into()).collect()
-    }
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn offers_fill_the_window_and_no_more() {
-        let ids = ids(5);
-        let mut ledger = Ledger::new(&ids, OPTIONS);
-        assert_eq!(ledger.offers(at(0)), [0, 1]);
-        assert_eq!(ledger.offers(at(1)), [0; 0]);
-        assert_eq!(ledger.attempt_seen(&ids[1]), Some(1));
-        assert_eq!(ledger.attempt_seen(&ids[1]), None);
-        assert_eq!(ledger.offers(at(2)), [2]);
-    }
-
-    #[test]
-    fn an_overdue_task_is_offered_again_then_quarantined() {
-        let ids = ids(1);
-        let mut ledger = Ledger::new(&ids, OPTIONS);
-        assert_eq!(ledger.offers(at(0)), [0]);
-        assert_eq!(ledger.offers(at(9)), [0; 0]);
-        assert_eq!(ledger.offers(at(10)), [0]);
-        assert_eq!(ledger.offers(at(20)), [0; 0]);
-        assert!(ledger.is_complete());
-        assert_eq!(ledger.quarantined().count(), 1);
-        // A zombie that finishes after all is believed.
-        assert_eq!(ledger.attempt_seen(&ids[0]), Some(0));
-        assert_eq!(ledger.quarantined().count(), 0);
-        assert!(ledger.is_complete());
-    }
-
-    #[test]
-    fn a_permanent_failure_quarantines_at_once_a_transient_one_is_tried_again() {
-        let ids = ids(2);
-        let mut ledger = Ledger::new(&ids, OPTIONS);
-        assert_eq!(ledger.offers(at(0)), [0, 1]);
-        let permanent = Failure::new(FailureKind::Permanent, "no column");
-        let transient = Failure::new(FailureKind::Transient, "reset");
-        ledger.failures_seen(&ids[0], 1, &permanent);
-        ledger.failures_seen(&ids[1], 1, &transient);
-        assert_eq!(ledger.offers(at(1)), [1]);
-        // The same record seen again is no news.
-        ledger.failures_seen(&ids[1], 1, &transient);
-        assert_eq!(ledger.n_open(), 1);
-        ledger.failures_seen(&ids[1], 2, &transient);
-        assert!(ledger.is_complete());
-        let given_up: Vec<_> = ledger.quarantined().map(|(idx, _, n)| (idx, n)).collect();
-        assert_eq!(given_up, [(0, 1), (1, 2)]);
-    }
-
-    #[test]
-    fn offers_that_did_not_reach_the_queue_do_not_count() {
-        let ids = ids(1);
-        let mut ledger = Ledger::new(&ids, OPTIONS);
-        for second in 0..10 {
-            let offers = ledger.offers(at(second));
-            assert_eq!(offers, [0]);
-            ledger.not_published(&offers);
-        }
-        assert!(!ledger.is_complete());
-    }
-}
+mod tests;

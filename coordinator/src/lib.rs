@@ -7,6 +7,7 @@
 
 pub mod allow;
 pub mod app;
+pub mod broker;
 pub mod checked_job;
 pub mod cli;
 pub mod commands;
@@ -21,7 +22,9 @@ pub mod planner;
 pub mod progress;
 pub mod publish;
 pub mod reduce;
+pub mod retry;
 pub mod run_error;
+pub mod splits;
 pub mod sql;
 pub mod sql_stage;
 pub mod stdout;

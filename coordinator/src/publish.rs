@@ -8,10 +8,10 @@ use gleaner_storage::{Created, Output, OutputError, layout};
 use gleaner_workers::shutdown::Shutdown;
 
 use crate::checked_job::CheckedJob;
-use crate::dispatch::retrying;
 use crate::driver::{FinishedStage, JobInputs};
 use crate::journal::rfc3339;
 use crate::phase_input::read_schema;
+use crate::retry::retrying;
 use crate::run_error::RunError;
 
 /// Races for a version number that a coordinator may lose before it gives up.

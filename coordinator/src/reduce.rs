@@ -18,7 +18,7 @@ use gleaner_workers::entropy::Entropy;
 use gleaner_workers::stage::{ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind};
 use serde_json::json;
 
-use crate::dispatch::retrying;
+use crate::retry::retrying;
 use crate::run_error::RunError;
 use gleaner_workers::shutdown::Shutdown;
 

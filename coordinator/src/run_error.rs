@@ -1,5 +1,6 @@
 //! How a run can end without success. One variant per thing that the caller does about it.
 
+use gleaner_queue::QueueError;
 use gleaner_schemas::job::JobError;
 use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::OutputError;
@@ -82,6 +83,15 @@ impl From<Failure> for RunError {
                 message: failure.to_string(),
                 help: None,
             },
+        }
+    }
+}
+
+impl From<QueueError> for RunError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Refused { message, help } => Self::usage(message, help),
+            other => Failure::from(other).into(),
         }
     }
 }

@@ -14,10 +14,10 @@ use gleaner_workers::query::QueryKind;
 use gleaner_workers::stage::{CompletedStage, StageKind as _};
 use serde_json::{Value, json};
 
-use crate::dispatch::retrying;
 use crate::driver::{Driver, Mode};
 use crate::inputs::InputSet;
 use crate::reduce::put_table;
+use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::sql::{self, CORPUS, Session};
 

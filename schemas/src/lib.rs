@@ -32,5 +32,5 @@ pub use manifest::{
 };
 pub use plan::{
     DocumentColumns, FileFormat, PhasePlan, Reader, Resource, Route, Shard, SideInput, Slice,
-    SourceFile, Task, TaskMessage,
+    SourceFile, Task, TaskMessage, TaskSplit,
 };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::failure::Failure;
 use crate::identity::{ContentHash, Fingerprint, PlanId, RunId, TaskId};
 use crate::job::Priority;
 
@@ -238,6 +239,27 @@ impl PhasePlan {
         let tasks: Vec<_> = tasks.collect();
         Fingerprint::of("plan", &(self, tasks)).into()
     }
+}
+
+/// `_gleaner/splits/<task id>.json`: smaller tasks that took the place of one that no worker could
+/// finish. Created once, and heeded by every later plan: a task that was too large is not tried
+/// again by the next run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSplit {
+    /// Version of this format: [`TaskSplit::FORMAT`].
+    pub format: u32,
+    /// The task.
+    pub task: TaskId,
+    /// Why it was split.
+    pub failure: Failure,
+    /// What takes its place; together they read what it would have read.
+    pub pieces: Vec<Shard>,
+}
+
+impl TaskSplit {
+    /// The version of the format that this build writes and reads.
+    pub const FORMAT: u32 = 1;
 }
 
 /// What a task needs of the machine that it runs on; decides which workers are offered it.

@@ -188,6 +188,7 @@ pub async fn plan(arguments: &JobArguments) -> Result<PlanReport, RunError> {
         task_ended: Arc::new(Notify::new()),
         trouble: Arc::default(),
         n_slots: 0,
+        patience: std::time::Duration::ZERO,
         entropy: Arc::new(SystemEntropy),
         progress: Arc::new(Silent),
         shutdown: Shutdown::new(),

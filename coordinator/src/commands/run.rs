@@ -1,11 +1,10 @@
-//! `gleaner run`: a job to its end, in this process.
+//! `gleaner run`: a job to its end, in this process or with workers behind a broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gleaner_queue::MemoryQueue;
 use gleaner_schemas::RunId;
 use gleaner_schemas::job::Job;
 use gleaner_storage::table::BlockingIo;
@@ -20,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::broker::{BrokerArguments, Queues};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
@@ -28,13 +28,22 @@ use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::run_error::RunError;
 
+/// How long a run waits for a store that is missing, when it has its workers with it.
+const PATIENCE_EMBEDDED: Duration = Duration::from_secs(120);
+/// The same with a broker: restarts of broker, store and workers take minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// What `gleaner run` is given.
 #[derive(Debug)]
 pub struct RunArguments {
     /// The job file.
     pub job: JobArguments,
-    /// Workers in this process.
-    pub n_workers: usize,
+    /// Slots of workers in this process; absent: one per core, or none with a broker.
+    pub n_workers: Option<usize>,
+    /// The broker, with what the command line and the environment say of it.
+    pub broker: BrokerArguments,
+    /// How long store, queue or workers may be missing before the run ends resumably.
+    pub patience: Option<Duration>,
 }
 
 /// A run that reached its end.
@@ -54,7 +63,7 @@ pub struct RunReport {
     pub elapsed: Duration,
 }
 
-/// Runs a job in this process.
+/// Runs a job, in this process or over a broker.
 ///
 /// # Errors
 ///
@@ -66,43 +75,81 @@ pub async fn run(
 ) -> Result<RunReport, RunError> {
     let (checked, base_dir) = prepare::read_job(&arguments.job)?;
     let stores = Stores::from_env();
-    let queue = MemoryQueue::new();
-    let task_ended = Arc::new(Notify::new());
-    let trouble = Arc::new(Trouble::default());
+    let broker = arguments.broker.for_job(&checked.job)?;
+    let n_slots = n_own_slots(arguments.n_workers, broker.is_some())?;
+    let queues = match &broker {
+        Some(broker) => Queues::over(broker, n_slots).await?,
+        None => Queues::in_memory(),
+    };
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
+    let usual = if broker.is_some() {
+        PATIENCE
+    } else {
+        PATIENCE_EMBEDDED
+    };
+    let environment = Environment {
+        stores: stores.clone(),
+        queue: Arc::clone(&queues.offering),
+        task_ended: Arc::new(Notify::new()),
+        trouble: Arc::new(Trouble::default()),
+        n_slots,
+        patience: arguments.patience.unwrap_or(usual),
+        entropy: Arc::clone(&entropy),
+        progress,
+        shutdown,
+    };
     let worker = Worker {
-        queue: Arc::new(queue.clone()),
+        queue: Arc::clone(&queues.taking),
         bench: Arc::new(Workbench {
-            plans: PlanCache::new(stores.clone()),
+            plans: PlanCache::new(stores),
             executor: Arc::new(StageExecutor::new(
                 io.clone(),
                 Arc::new(gleaner_predicate::DataFusionPredicates),
             )),
-            entropy: Arc::clone(&entropy),
+            entropy,
         }),
-        n_slots: arguments.n_workers,
-        task_ended: Arc::clone(&task_ended),
-        trouble: Arc::clone(&trouble),
+        n_slots,
+        task_ended: Arc::clone(&environment.task_ended),
+        trouble: Arc::clone(&environment.trouble),
     };
-    let environment = Environment {
-        stores,
-        queue: Arc::new(queue.clone()),
-        task_ended,
-        trouble,
-        n_slots: arguments.n_workers,
-        entropy,
-        progress,
-        shutdown,
-    };
+    // The worker stops when the coordinator has ended, and when somebody asks both to.
+    let worker_shutdown = Shutdown::new();
     let coordinate = async {
         let ended = coordinate(&checked, &base_dir, &environment, &io).await;
-        // Nobody offers tasks any more: the worker's slots end when they have finished theirs.
-        queue.close();
+        // Nobody offers tasks of this run any more: slots end when they have finished theirs.
+        worker_shutdown.drain();
         ended
     };
-    let (ended, ()) = tokio::join!(coordinate, worker.run(&environment.shutdown));
+    let forward = async {
+        environment.shutdown.draining().await;
+        worker_shutdown.drain();
+        environment.shutdown.cancelled().await;
+        worker_shutdown.cancel();
+    };
+    let work = async {
+        let mut forward = std::pin::pin!(forward);
+        let mut working = std::pin::pin!(worker.run(&worker_shutdown));
+        tokio::select! {
+            () = &mut working => {}
+            () = &mut forward => working.await,
+        }
+    };
+    let (ended, ()) = tokio::join!(coordinate, work);
+    queues.close().await;
     ended
+}
+
+fn n_own_slots(asked: Option<usize>, has_broker: bool) -> Result<usize, RunError> {
+    match asked {
+        Some(0) if !has_broker => Err(RunError::usage(
+            "without workers in this process and without a broker nobody would work",
+            "give --workers 1 or more, or --queue with the URL of a broker",
+        )),
+        Some(n_workers) => Ok(n_workers),
+        None if has_broker => Ok(0),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
 }
 
 /// The coordinator's part of a run, over whatever queue and workers the environment has.

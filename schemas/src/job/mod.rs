@@ -118,6 +118,19 @@ impl Job {
                 Some("give it 64MiB or more".to_owned()),
             ));
         }
+        if self.file.queue.as_deref().is_some_and(has_password) {
+            // Without its place: whoever shows that shows the password.
+            errors.push(JobError {
+                message: "`queue:` holds a password, and a job file is copied into the output"
+                    .to_owned(),
+                help: Some(
+                    "give the URL by the environment variable GLEANER_QUEUE, or user and password \
+                     by GLEANER_QUEUE_USER and GLEANER_QUEUE_PASSWORD"
+                        .to_owned(),
+                ),
+                span: None,
+            });
+        }
         for (name, _) in self.file.stages.iter() {
             let mut chars = name.chars();
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
@@ -183,6 +196,15 @@ impl Job {
     ) -> JobError {
         self.places().error(path, true, message.into(), help)
     }
+}
+
+/// Whether a URL has something behind a colon before its host.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or(authority);
+    authority
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
 }
 
 struct Places<'a> {

@@ -209,6 +209,27 @@ fn the_file_reads_back_from_its_json() {
 }
 
 #[test]
+fn a_password_in_the_queue_is_refused_and_not_shown() {
+    let with =
+        |url: &str| parse(&MINIMAL.replacen("output:", &format!("queue: '{url}'\noutput:"), 1));
+    for url in [
+        "amqp://broker:5672",
+        "amqp://user@broker/vhost",
+        "amqp://[::1]:5672",
+    ] {
+        assert!(with(url).is_ok(), "{url}");
+    }
+    let errors = with("amqp://user:s3cret@broker").unwrap_err();
+    assert_eq!(errors.len(), 1);
+    let shown = format!(
+        "{errors:?}{}",
+        errors[0].render_plain("job.yaml", "queue: s3cret")
+    );
+    assert!(!shown.contains("s3cret"), "{shown}");
+    assert!(shown.contains("GLEANER_QUEUE"), "{shown}");
+}
+
+#[test]
 fn the_schema_knows_the_kinds() {
     let schema = json_schema(vec![("demo", schemars::schema_for!(crate::units::Limit))]);
     let kind = schema.pointer("/$defs/Stages/additionalProperties/oneOf/0/properties/kind/const");

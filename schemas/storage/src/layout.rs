@@ -12,6 +12,7 @@
 //!     plans/<stage>/<phase>/<plan id>/tasks-<chunk>.json   its tasks
 //!     manifests/<stage>/<phase>/<plan id>.json             its outcome
 //!     inner/<stage>/<phase>/[<xx>/]<task id>-<attempt id>.parquet
+//!     splits/<task id>.json                                smaller tasks in place of one
 //!     reduces/<stage>/<phase>/<id>.json                    outcome of a reduce
 //!     failures/<run id>/<task id>-<nonce>.json             failed attempts of one run
 //!     runs/<run id>/<event>.json                           journal of one run
@@ -97,6 +98,22 @@ pub fn phase_manifest(stage: &str, phase: &str, plan: &PlanId) -> String {
 #[must_use]
 pub fn partial_manifest(stage: &str, phase: &str, plan: &PlanId, content: &Fingerprint) -> String {
     format!("{PRIVATE}/manifests/{stage}/{phase}/{plan}-partial-{content}.json")
+}
+
+/// Folder of the tasks that smaller ones took the place of.
+pub const SPLITS: &str = "_gleaner/splits";
+
+/// Key of the smaller tasks that took the place of a task.
+#[must_use]
+pub fn split(task: &TaskId) -> String {
+    format!("{SPLITS}/{task}.json")
+}
+
+/// The task that was split, as the record at `key` tells.
+#[must_use]
+pub fn parse_split(key: &str) -> Option<TaskId> {
+    let name = key.strip_prefix(SPLITS)?.strip_prefix('/')?;
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 /// Key of the result of a reduce.

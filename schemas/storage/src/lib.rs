@@ -4,6 +4,7 @@
 //! [`layout`]. Reading: [`listing`] finds files, [`footer`] tells what they hold, [`documents`],
 //! [`table`] and [`lookup`] read rows on blocking threads, all through [`stores`].
 
+mod attempts;
 mod blocking;
 pub mod documents;
 pub mod encode;

@@ -147,6 +147,19 @@ pub struct ListedAttempt {
     pub bytes: u64,
 }
 
+impl ListedAttempt {
+    /// The task and the attempt whose object that is, if it is one.
+    pub(crate) fn of(object: ListedObject) -> Option<(TaskId, Self)> {
+        let (task, attempt) = layout::parse_attempt(&object.path)?;
+        let listed = Self {
+            attempt,
+            path: object.path,
+            bytes: object.bytes,
+        };
+        Some((task, listed))
+    }
+}
+
 /// An object of an output, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
@@ -345,13 +358,7 @@ impl Output {
         let listed = self
             .store
             .list(Some(&prefix))
-            .map_ok(|meta| {
-                self.key_of(&meta.location).map(|path| ListedObject {
-                    path,
-                    bytes: meta.size,
-                    modified_ms: meta.last_modified.timestamp_millis(),
-                })
-            })
+            .map_ok(|meta| self.listed(&meta))
             .try_filter_map(|object| async move { Ok(object) })
             .try_collect()
             .await;
@@ -360,6 +367,36 @@ impl Output {
             Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
             Err(source) => Err(self.store_error("list", folder, source)),
         }
+    }
+
+    /// The folders right below a folder, and the objects right in it.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn children(
+        &self,
+        folder: &str,
+    ) -> Result<(Vec<String>, Vec<ListedObject>), OutputError> {
+        let prefix = self.path_of(folder);
+        let listed = match self.store.list_with_delimiter(Some(&prefix)).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Default::default()),
+            Err(source) => return Err(self.store_error("list", folder, source)),
+        };
+        let folders = listed.common_prefixes.iter();
+        let folders = folders.filter_map(|path| self.key_of(path)).collect();
+        let objects = listed.objects.iter();
+        let objects = objects.filter_map(|meta| self.listed(meta)).collect();
+        Ok((folders, objects))
+    }
+
+    fn listed(&self, meta: &object_store::ObjectMeta) -> Option<ListedObject> {
+        Some(ListedObject {
+            path: self.key_of(&meta.location)?,
+            bytes: meta.size,
+            modified_ms: meta.last_modified.timestamp_millis(),
+        })
     }
 
     /// The attempts whose objects lie below a folder, by task, smallest attempt id first.
@@ -372,14 +409,9 @@ impl Output {
         folder: &str,
     ) -> Result<BTreeMap<TaskId, Vec<ListedAttempt>>, OutputError> {
         let mut attempts: BTreeMap<TaskId, Vec<ListedAttempt>> = BTreeMap::new();
-        for object in self.list(folder).await? {
-            if let Some((task, attempt)) = layout::parse_attempt(&object.path) {
-                attempts.entry(task).or_default().push(ListedAttempt {
-                    attempt,
-                    path: object.path,
-                    bytes: object.bytes,
-                });
-            }
+        let objects = self.list(folder).await?;
+        for (task, attempt) in objects.into_iter().filter_map(ListedAttempt::of) {
+            attempts.entry(task).or_default().push(attempt);
         }
         for of_task in attempts.values_mut() {
             of_task.sort_unstable();

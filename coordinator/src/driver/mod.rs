@@ -8,8 +8,11 @@
 //!
 //! Embedded or over a broker, the driver is the same; it never talks to a worker.
 
+mod map;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use gleaner_queue::TaskQueue;
@@ -30,14 +33,16 @@ use tokio::sync::Notify;
 
 use crate::allow;
 use crate::checked_job::{CheckedJob, CheckedStage};
-use crate::dispatch::{Dispatcher, Work, retrying, stored_manifest};
+use crate::dispatch::{Dispatcher, PhaseEnd, PhaseOutcome, Work, stored_manifest};
 use crate::inputs::InputSet;
 use crate::journal::Journal;
 use crate::phase_input;
 use crate::planner;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
+use crate::retry::retrying;
 use crate::run_error::RunError;
+use crate::splits;
 use crate::sql_stage;
 
 /// The version of a format or a stage's parameters never makes a phase longer than this.
@@ -54,8 +59,10 @@ pub struct Environment {
     pub task_ended: Arc<Notify>,
     /// What keeps workers in this process from recording outcomes.
     pub trouble: Arc<Trouble>,
-    /// Tasks that workers can run at a time, as far as known.
+    /// Slots of the workers in this process.
     pub n_slots: usize,
+    /// How long store, queue or workers may be missing before the run ends resumably.
+    pub patience: Duration,
     /// Random bits for names.
     pub entropy: Arc<dyn Entropy>,
     /// Where progress is shown.
@@ -228,184 +235,6 @@ impl Driver<'_> {
             "stage {} did not end after {STEPS_MAX} steps",
             checked.name
         )))
-    }
-
-    async fn map(
-        &self,
-        checked: &CheckedStage,
-        phase: MapPhase,
-        stages: &BTreeMap<String, FinishedStage>,
-        progress: &mut StageProgress,
-    ) -> Result<Option<StageEnd>, RunError> {
-        let (plan, tasks) = self.plan_map(checked, &phase, stages, progress)?;
-        if tasks.is_empty() {
-            return Err(RunError::Usage {
-                message: format!(
-                    "stage {}, phase {}: there is nothing to read",
-                    checked.name, phase.name
-                ),
-                help: Some("was every task of an earlier stage quarantined?".to_owned()),
-            });
-        }
-        let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-        progress.reuse.n_tasks += plan.n_tasks;
-        let shutdown = &self.environment.shutdown;
-        let stored = retrying(shutdown, || stored_manifest(self.output, &plan, &plan_id)).await?;
-        let manifest = match (stored, self.mode) {
-            (Some(manifest), _) => {
-                progress.reuse.n_reused += plan.n_tasks;
-                manifest
-            }
-            (None, Mode::Plan) => {
-                let open = self.open_phase(plan, &tasks).await?;
-                return Ok(Some(StageEnd::Open(Box::new(open), progress.reuse)));
-            }
-            (None, Mode::Run) => {
-                let dispatcher = Dispatcher {
-                    output: self.output,
-                    queue: &self.environment.queue,
-                    task_ended: &self.environment.task_ended,
-                    trouble: &self.environment.trouble,
-                    n_slots: self.environment.n_slots,
-                    route: Route {
-                        resource: checked.kind.resource(),
-                        priority: self.job.job.file.priority,
-                    },
-                    run: self.run,
-                    journal: self.journal,
-                    progress: self.environment.progress.as_ref(),
-                    shutdown,
-                };
-                let outcome = dispatcher.run_phase(&plan, &plan_id, &tasks).await?;
-                progress.reuse.n_reused += outcome.n_reused;
-                progress.work += outcome.work;
-                outcome.manifest
-            }
-        };
-        allow::check_phase(
-            &self.job.job.file.allow,
-            &manifest,
-            plan.n_tasks,
-            phase.is_table,
-        )?;
-        progress
-            .folders
-            .push((plan.folder.clone(), manifest.clone()));
-        if phase.is_table {
-            progress.table = Some(manifest.clone());
-        }
-        progress.maps.insert(phase.name, manifest);
-        Ok(None)
-    }
-
-    /// Shards of a phase that is not planned yet; `None` if what it reads is not there yet.
-    ///
-    /// # Errors
-    ///
-    /// If the stage names something that does not exist.
-    pub fn expected_shards(&self, input: &PhaseInput) -> Result<Option<Vec<Shard>>, RunError> {
-        let PhaseInput::Documents { from, .. } = input else {
-            return Ok(None);
-        };
-        if matches!(from, DocumentSource::Stage(_)) {
-            return Ok(None);
-        }
-        let sources = phase_input::Sources {
-            inputs: self.inputs,
-            stages: &BTreeMap::new(),
-            own: ("", None),
-            output: self.output,
-        };
-        let task_bytes = self.job.job.file.task_bytes.bytes();
-        Ok(Some(sources.shards(input, task_bytes)?.1))
-    }
-
-    fn plan_map(
-        &self,
-        checked: &CheckedStage,
-        phase: &MapPhase,
-        stages: &BTreeMap<String, FinishedStage>,
-        progress: &StageProgress,
-    ) -> Result<(PhasePlan, Vec<Task>), RunError> {
-        let file = &self.job.job.file;
-        let sources = phase_input::Sources {
-            inputs: self.inputs,
-            stages,
-            own: (&checked.name, progress.table.as_ref()),
-            output: self.output,
-        };
-        let (reader, shards) = sources.shards(&phase.input, file.task_bytes.bytes())?;
-        let folder = if phase.is_table {
-            layout::table_folder(&checked.name)
-        } else {
-            layout::inner_folder(&checked.name, &phase.name)
-        };
-        let mut plan = PhasePlan {
-            format: PhasePlan::FORMAT,
-            stage: checked.name.clone(),
-            kind: checked.kind.name().to_owned(),
-            code_version: checked.kind.code_version(),
-            phase: phase.name.clone(),
-            params: phase.params.clone(),
-            side_inputs: self.side_inputs(&phase.side_inputs, progress)?,
-            reader,
-            folder,
-            n_tasks: 0,
-            n_rows: None,
-            bytes: 0,
-            memory_bytes: file.memory.bytes(),
-            task_timeout_ms: u64::try_from(file.task_timeout.duration().as_millis())
-                .unwrap_or(u64::MAX),
-        };
-        let tasks = planner::tasks(&mut plan, shards);
-        Ok((plan, tasks))
-    }
-
-    fn side_inputs(
-        &self,
-        wanted: &[(String, SideTable)],
-        progress: &StageProgress,
-    ) -> Result<Vec<SideInput>, RunError> {
-        wanted
-            .iter()
-            .map(|(name, table)| {
-                let (output, file) = match table {
-                    SideTable::Reduce { phase, table } => {
-                        let file = progress
-                            .reduces
-                            .get(phase)
-                            .and_then(|result| result.tables.get(table));
-                        (Some(self.output), file)
-                    }
-                    SideTable::Own(file) => (Some(self.output), Some(file)),
-                    SideTable::Other { need, file } => (
-                        self.inputs.others.get(need).map(|(output, _)| output),
-                        Some(file),
-                    ),
-                };
-                match (output, file) {
-                    (Some(output), Some(file)) => Ok(SideInput {
-                        name: name.clone(),
-                        uri: output.uri_of(&file.path),
-                        content: file.checksum.clone(),
-                    }),
-                    _ => Err(RunError::Internal(format!(
-                        "a stage asks for side input {name}, which does not exist"
-                    ))),
-                }
-            })
-            .collect()
-    }
-
-    async fn open_phase(&self, plan: PhasePlan, tasks: &[Task]) -> Result<OpenPhase, RunError> {
-        let attempts = self.output.attempts(&plan.folder).await?;
-        let reused = || tasks.iter().filter(|task| attempts.contains_key(&task.id));
-        Ok(OpenPhase {
-            n_reused: reused().count() as u64,
-            rows_reused: reused().filter_map(|task| task.shard.n_rows()).sum(),
-            bytes_reused: reused().map(|task| task.shard.bytes()).sum(),
-            plan,
-        })
     }
 
     async fn reduce(

@@ -1,0 +1,122 @@
+//! Which queue a run uses: one in this process, or a broker's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gleaner_queue::amqp::{AmqpOptions, AmqpQueue};
+use gleaner_queue::{MemoryQueue, QueueError, TaskQueue};
+use gleaner_schemas::Resource;
+use gleaner_schemas::job::Job;
+
+use crate::run_error::RunError;
+
+/// What the command line and the environment say of a broker.
+#[derive(Debug, Clone, Default)]
+pub struct BrokerArguments {
+    /// Its URL; absent: the job file's, if it has one.
+    pub url: Option<Secret>,
+    /// The user, instead of the URL's.
+    pub user: Option<String>,
+    /// The password, instead of the URL's.
+    pub password: Option<Secret>,
+    /// Certificates that the broker's is checked against.
+    pub ca_file: Option<PathBuf>,
+    /// The broker's own bound of the time that a task may be held.
+    pub consumer_timeout: Option<Duration>,
+}
+
+/// A text that may hold a secret: it is not shown.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl BrokerArguments {
+    /// How to reach the broker of a job, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If the job's tasks may take longer than the broker lets a worker hold them.
+    pub fn for_job(&self, job: &Job) -> Result<Option<AmqpOptions>, RunError> {
+        let given = self.url.as_ref().map(|url| url.0.clone());
+        let Some(url) = given.or_else(|| job.file.queue.clone()) else {
+            return Ok(None);
+        };
+        let options = AmqpOptions {
+            user: self.user.clone(),
+            password: self.password.as_ref().map(|password| password.0.clone()),
+            ca_file: self.ca_file.clone(),
+            consumer_timeout: self.consumer_timeout,
+            ..AmqpOptions::new(url)
+        };
+        match options.check_task_timeout(job.file.task_timeout.duration()) {
+            Ok(()) => Ok(Some(options)),
+            Err(QueueError::Refused { message, help }) => {
+                Err(job.error_at("task_timeout", message, Some(help)).into())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// The queue as both sides of this process use it.
+#[derive(Debug)]
+pub struct Queues {
+    /// Where tasks are offered.
+    pub offering: Arc<dyn TaskQueue>,
+    /// Where workers in this process take them.
+    pub taking: Arc<dyn TaskQueue>,
+    brokers: Vec<AmqpQueue>,
+}
+
+impl Queues {
+    /// One queue in memory.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let queue = Arc::new(MemoryQueue::new());
+        Self {
+            offering: Arc::clone(&queue) as _,
+            taking: queue,
+            brokers: Vec::new(),
+        }
+    }
+
+    /// A broker's; `n_slots` tasks at a time are taken by this process.
+    ///
+    /// # Errors
+    ///
+    /// If the broker cannot be reached, or refuses.
+    pub async fn over(options: &AmqpOptions, n_slots: usize) -> Result<Self, RunError> {
+        let offering = AmqpQueue::connect(options.clone()).await?;
+        let mut brokers = vec![offering.clone()];
+        let taking = if n_slots == 0 {
+            offering.clone()
+        } else {
+            let options = AmqpOptions {
+                resources: vec![Resource::Cpu, Resource::Network],
+                n_slots,
+                ..options.clone()
+            };
+            let taking = AmqpQueue::connect(options).await?;
+            brokers.push(taking.clone());
+            taking
+        };
+        Ok(Self {
+            offering: Arc::new(offering),
+            taking: Arc::new(taking),
+            brokers,
+        })
+    }
+
+    /// Ends the connections.
+    pub async fn close(self) {
+        for broker in self.brokers {
+            broker.close().await;
+        }
+    }
+}

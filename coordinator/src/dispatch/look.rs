@@ -1,0 +1,121 @@
+//! Looks at the store: which tasks are done, which failed, and what the queue has given up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gleaner_schemas::{Failure, FailureKind, PhasePlan, Task, TaskId};
+use gleaner_storage::output::ListedAttempt;
+use gleaner_storage::{OutputError, layout};
+
+use super::Dispatcher;
+use crate::ledger::Ledger;
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Numbers of the tasks that are known to be done since this look.
+    pub(super) news: Vec<usize>,
+    /// Whether any failure was news.
+    pub(super) has_failures: bool,
+    /// Attempts of all tasks, if the whole phase was looked at.
+    pub(super) whole: Option<BTreeMap<TaskId, Vec<ListedAttempt>>>,
+}
+
+impl Dispatcher<'_> {
+    /// Looks at the whole phase, or at the folders of the tasks that are offered: tasks are
+    /// offered in the order in which their attempts are stored, so these are few.
+    ///
+    /// # Errors
+    ///
+    /// Of the store; the ledger is as it was.
+    pub(super) async fn look(
+        &self,
+        plan: &PhasePlan,
+        tasks: &[Task],
+        ledger: &mut Ledger,
+        is_whole: bool,
+    ) -> Result<Look, OutputError> {
+        let attempts = if is_whole {
+            self.output.attempts_spread(&plan.folder).await?
+        } else {
+            let folders: BTreeSet<String> = ledger
+                .offered()
+                .map(|idx| layout::attempt_folder(&plan.folder, &tasks[idx].id, plan.n_tasks))
+                .collect();
+            self.output
+                .attempts_in(folders.into_iter().collect())
+                .await?
+        };
+        let failures = self.failures(ledger).await?;
+        // From here on nothing can fail: a ledger that knew of more than the listing that is
+        // returned would end the phase without these tasks.
+        let now = self.started.elapsed();
+        let news = attempts
+            .keys()
+            .filter_map(|task| ledger.attempt_seen(task, now))
+            .collect();
+        let n_open = ledger.counts();
+        for (task, (n_failures, failure)) in failures {
+            ledger.failures_seen(&task, n_failures, &failure, now);
+        }
+        Ok(Look {
+            news,
+            has_failures: n_open != ledger.counts(),
+            whole: is_whole.then_some(attempts),
+        })
+    }
+
+    /// The failure records of this run: how many each task has, and one of them; a failure that
+    /// trying again cannot help outweighs others.
+    async fn failures(
+        &self,
+        ledger: &Ledger,
+    ) -> Result<BTreeMap<TaskId, (u32, Failure)>, OutputError> {
+        let mut failures: BTreeMap<TaskId, (u32, Failure)> = BTreeMap::new();
+        for object in self.output.list(&layout::failures(self.run)).await? {
+            let Some(task) = layout::parse_failure(&object.path) else {
+                continue;
+            };
+            if !ledger.is_open(&task) {
+                continue;
+            }
+            let record: Option<Failure> = self.output.get_json(&object.path, "failure").await?;
+            let Some(failure) = record else { continue };
+            failures
+                .entry(task)
+                .and_modify(|(n_failures, kept)| {
+                    *n_failures += 1;
+                    if failure.kind != FailureKind::Transient {
+                        *kept = failure.clone();
+                    }
+                })
+                .or_insert_with(|| (1, failure.clone()));
+        }
+        Ok(failures)
+    }
+
+    /// Records the failures of tasks that the queue has given up, so that they are seen by the
+    /// next look: nobody who took them was heard of again.
+    ///
+    /// # Errors
+    ///
+    /// Of the queue or the store. What was not recorded comes again.
+    pub(super) async fn record_given_up(&self, ledger: &Ledger) -> Result<(), Failure> {
+        for delivery in self.queue.given_up(self.run).await? {
+            let task = &delivery.task.task;
+            if ledger.is_open(task) {
+                let failure = Failure::new(
+                    FailureKind::Memory,
+                    "every worker that took the task was lost before it ended; was it out of \
+                     memory? lower `task_bytes`, raise the workers' memory above `memory` times \
+                     their slots, or see their logs",
+                );
+                let nonce = (self.entropy.next_u64() >> 32) as u32;
+                let key = layout::failure(self.run, task, nonce);
+                self.output.put_json(&key, "failure", &failure).await?;
+                tracing::warn!(%task, "the queue has given the task up: its workers were lost");
+            }
+            delivery.ack().await?;
+        }
+        Ok(())
+    }
+}

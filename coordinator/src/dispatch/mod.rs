@@ -1,0 +1,465 @@
+//! A map phase from its plan to its manifest: offer tasks, look at the store, pin, create.
+//!
+//! The store alone says what is done. The queue only carries offers, and the worker's hint only
+//! makes the next look come sooner; losing either costs time, never rows.
+//!
+//! 1. The plan is stored, so that workers find their tasks.
+//! 2. In turns: look which tasks are done or failed ([`look`]), ask the queue what it knows of
+//!    workers ([`watch`] bounds how long it may know of none), offer what the
+//!    [ledger](crate::ledger) says, pause.
+//! 3. A task that no worker could finish is replaced by smaller ones ([`crate::splits`]): the
+//!    phase ends with [`PhaseEnd::Split`] and is planned again, with what is known so far.
+//! 4. When each task has an outcome, [`manifest`] pins one attempt each.
+
+mod look;
+mod manifest;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gleaner_queue::TaskQueue;
+use gleaner_schemas::{
+    Failure, FailureKind, PhaseManifest, PhasePlan, PlanId, Route, RunId, Task, TaskId, TaskMessage,
+};
+use gleaner_storage::output::ListedAttempt;
+use gleaner_storage::{Output, OutputError, layout};
+use gleaner_workers::entropy::Entropy;
+use gleaner_workers::runner::Trouble;
+use gleaner_workers::shutdown::Shutdown;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::journal::{Journal, PhaseStarted, rfc3339};
+use crate::ledger::{Ledger, LedgerOptions};
+use crate::progress::Progress;
+use crate::retry::retrying;
+use crate::run_error::RunError;
+use crate::splits;
+use look::Look;
+use watch::Watch;
+
+/// Shortest pause between two looks at the store.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause between two looks at the store, without a hint.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A look that takes this long is followed by a pause ten times as long, so that looking stays
+/// below a tenth of one core however many objects there are.
+const LOOK_PAUSE_FACTOR: u32 = 10;
+/// Without a hint, the pause is at most this part of the time that the phase has taken: looking
+/// too late costs a few percent, not seconds of a short phase.
+const LOOK_PAUSE_SHARE: u32 = 20;
+/// A task is offered this many times before it is quarantined.
+const OFFERS_MAX: u32 = 4;
+/// Pause before a task that failed is offered again; doubles with each failure.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two questions to the queue.
+const QUEUE_PAUSE: Duration = Duration::from_secs(2);
+/// An offer is not copied before this time: its message may be on its way.
+const COPY_AFTER: Duration = Duration::from_secs(10);
+/// Offers are made for this many tasks per slot, so that none waits for the next look.
+const OFFERS_PER_SLOT: usize = 2;
+
+/// What dispatching needs besides the phase.
+#[derive(Debug)]
+pub struct Dispatcher<'a> {
+    /// The output.
+    pub output: &'a Output,
+    /// Where tasks are offered.
+    pub queue: &'a Arc<dyn TaskQueue>,
+    /// Told by workers in this process after each task.
+    pub task_ended: &'a Arc<Notify>,
+    /// What keeps workers in this process from recording outcomes.
+    pub trouble: &'a Arc<Trouble>,
+    /// Slots of the workers in this process.
+    pub n_slots: usize,
+    /// Where tasks are offered.
+    pub route: Route,
+    /// How long store, queue or workers may be missing before the run ends resumably.
+    pub patience: Duration,
+    /// Random bits for names of records.
+    pub entropy: &'a dyn Entropy,
+    /// This run.
+    pub run: &'a RunId,
+    /// Its journal.
+    pub journal: &'a Journal,
+    /// Where progress is shown.
+    pub progress: &'a dyn Progress,
+    /// Whether somebody asked to stop.
+    pub shutdown: &'a Shutdown,
+    /// When the phase began: what the ledger counts from.
+    pub started: Instant,
+}
+
+/// How a phase ended.
+#[derive(Debug)]
+pub enum PhaseEnd {
+    /// Each task has an outcome.
+    Complete(PhaseOutcome),
+    /// Tasks were split: it is to be planned again and to go on with what is known.
+    Split(PhaseState),
+}
+
+/// What is known of a phase whose plan changes.
+#[derive(Debug)]
+pub struct PhaseState {
+    ledger: Ledger,
+    n_reused: u64,
+    reused: Work,
+}
+
+/// The outcome of a phase, and what it took.
+#[derive(Debug)]
+pub struct PhaseOutcome {
+    /// The manifest that is stored.
+    pub manifest: PhaseManifest,
+    /// Tasks of which an attempt was there before.
+    pub n_reused: u64,
+    /// What this run did.
+    pub work: Work,
+}
+
+/// Work that was done, and how long it took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Work {
+    /// Rows of the tasks, where footers told them.
+    pub rows: u64,
+    /// Uncompressed bytes of the tasks.
+    pub bytes: u64,
+    /// From the first offer to the last attempt.
+    pub seconds: f64,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.seconds += other.seconds;
+    }
+}
+
+/// The manifest of a phase that was complete before, if it was.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn stored_manifest(
+    output: &Output,
+    plan: &PhasePlan,
+    plan_id: &PlanId,
+) -> Result<Option<PhaseManifest>, OutputError> {
+    let key = layout::phase_manifest(&plan.stage, &plan.phase, plan_id);
+    output.get_json(&key, "phase manifest").await
+}
+
+impl Dispatcher<'_> {
+    /// Runs the tasks of a phase until each has an attempt or is quarantined, and creates the
+    /// phase's manifest. `earlier` is what is known from before its tasks were split.
+    ///
+    /// # Errors
+    ///
+    /// If somebody asks to stop, or the store, the queue or workers are missing for too long.
+    pub async fn run_phase(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+        earlier: Option<PhaseState>,
+    ) -> Result<PhaseEnd, RunError> {
+        retrying(self.shutdown, || self.store_plan(plan, plan_id, tasks)).await?;
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
+        let options = LedgerOptions {
+            overdue_after: 2 * Duration::from_millis(plan.task_timeout_ms),
+            offers_max: OFFERS_MAX,
+            retry_pause: RETRY_PAUSE,
+        };
+        let mut turns = Turns {
+            ledger: Ledger::new(&ids, options),
+            reused: None,
+            watch: Watch::new(self.patience, Instant::now()),
+            asked_at: None,
+        };
+        if let Some(earlier) = earlier {
+            turns.ledger = turns.ledger.inherit(&earlier.ledger);
+            turns.reused = Some((earlier.n_reused, earlier.reused));
+            self.phase_started(plan, plan_id, earlier.n_reused).await;
+            self.advance(tasks, &turns.ledger.done().collect::<Vec<_>>());
+        }
+        let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
+        let (n_reused, reused) = turns.reused.unwrap_or_default();
+        let Some(attempts) = attempts else {
+            return Ok(PhaseEnd::Split(PhaseState {
+                ledger: turns.ledger,
+                n_reused,
+                reused,
+            }));
+        };
+        let mut work = Work {
+            rows: plan.n_rows.unwrap_or(0).saturating_sub(reused.rows),
+            bytes: plan.bytes.saturating_sub(reused.bytes),
+            seconds: 0.0,
+        };
+        if n_reused < plan.n_tasks {
+            work.seconds = self.started.elapsed().as_secs_f64();
+        }
+        let manifest = self
+            .manifest(plan, plan_id, tasks, &turns.ledger, &attempts)
+            .await?;
+        Ok(PhaseEnd::Complete(PhaseOutcome {
+            manifest,
+            n_reused,
+            work,
+        }))
+    }
+
+    /// The chunks come first, so that a plan that is visible is complete. All of it is a function
+    /// of the plan id, so coordinators that race store the same bytes.
+    async fn store_plan(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+    ) -> Result<(), OutputError> {
+        for (chunk_idx, chunk) in (0..).zip(tasks.chunks(PhasePlan::TASKS_PER_CHUNK)) {
+            let key = layout::plan_chunk(&plan.stage, &plan.phase, plan_id, chunk_idx);
+            self.output
+                .create_json(&key, "chunk of a plan", chunk.to_vec())
+                .await?;
+        }
+        let key = layout::plan(&plan.stage, &plan.phase, plan_id);
+        self.output.create_json(&key, "plan", plan.clone()).await?;
+        Ok(())
+    }
+
+    /// Takes turns until each task has an outcome; then returns the attempts of the phase. `None`
+    /// if tasks were split.
+    async fn complete(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+        turns: &mut Turns,
+    ) -> Result<Option<BTreeMap<TaskId, Vec<ListedAttempt>>>, RunError> {
+        let mut is_first = true;
+        loop {
+            let looked_at = Instant::now();
+            // Everything is looked at before anything is offered, and before the end.
+            let is_whole = is_first || turns.ledger.is_complete();
+            match self.look(plan, tasks, &mut turns.ledger, is_whole).await {
+                Ok(look) => {
+                    turns.watch.store_answered(Instant::now());
+                    is_first = false;
+                    self.account(plan, plan_id, tasks, turns, &look).await;
+                    if turns.ledger.is_complete()
+                        && let Some(attempts) = look.whole
+                    {
+                        self.progress.phase_finished(&plan.stage, &plan.phase);
+                        return Ok(Some(attempts));
+                    }
+                }
+                Err(error) => Self::note_failure(&mut turns.watch, error.into())?,
+            }
+            if self.shutdown.is_draining() {
+                return Err(RunError::Interrupted);
+            }
+            if let Some(failure) = self.trouble.get() {
+                return Err(RunError::cannot_write(&failure));
+            }
+            if !is_first {
+                if self.split(tasks, turns).await? {
+                    return Ok(None);
+                }
+                if let Err(failure) = self.offer(plan, plan_id, tasks, turns).await {
+                    Self::note_failure(&mut turns.watch, failure)?;
+                }
+            }
+            if let Some(note) = turns.watch.note(Instant::now()) {
+                self.progress.note(&note);
+            }
+            turns.watch.check(turns.ledger.n_open(), Instant::now())?;
+            if !turns.ledger.is_complete() {
+                let pause = (looked_at.elapsed() * LOOK_PAUSE_FACTOR).max(LOOK_PAUSE_MIN);
+                self.pause(pause).await;
+            }
+        }
+    }
+
+    fn note_failure(watch: &mut Watch, failure: Failure) -> Result<(), RunError> {
+        if failure.kind == FailureKind::Permanent {
+            return Err(failure.into());
+        }
+        watch.failed(failure);
+        Ok(())
+    }
+
+    async fn account(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+        turns: &mut Turns,
+        look: &Look,
+    ) {
+        if turns.reused.is_none() {
+            let n_reused = look.news.len() as u64;
+            turns.reused = Some((n_reused, sum(tasks, &look.news)));
+            self.phase_started(plan, plan_id, n_reused).await;
+        }
+        if !look.news.is_empty() || look.has_failures {
+            turns.watch.progressed(Instant::now());
+        }
+        self.advance(tasks, &look.news);
+    }
+
+    /// Replaces tasks that no worker could finish by smaller ones, where there are any. Whether it
+    /// did.
+    async fn split(&self, tasks: &[Task], turns: &mut Turns) -> Result<bool, RunError> {
+        let unsplit: Vec<(usize, Failure)> = turns
+            .ledger
+            .unsplit()
+            .map(|(idx, failure)| (idx, failure.clone()))
+            .collect();
+        let mut is_split = false;
+        for (idx, failure) in unsplit {
+            let task = &tasks[idx];
+            let stored = retrying(self.shutdown, || splits::store(self.output, task, &failure));
+            if stored.await? {
+                tracing::warn!(task = %task.id, %failure, "replaced by smaller tasks");
+                is_split = true;
+            } else {
+                turns.ledger.cannot_split(idx, self.started.elapsed());
+            }
+        }
+        Ok(is_split)
+    }
+
+    /// Waits for a hint, but not shorter than `shortest`, which bounds the cost of looking.
+    async fn pause(&self, shortest: Duration) {
+        let longest = (self.started.elapsed() / LOOK_PAUSE_SHARE)
+            .min(LOOK_PAUSE_MAX)
+            .max(shortest);
+        let earliest = Instant::now() + shortest;
+        tokio::select! {
+            () = self.shutdown.draining() => {}
+            () = async {
+                let _ = tokio::time::timeout(longest, self.task_ended.notified()).await;
+                tokio::time::sleep_until(earliest).await;
+            } => {}
+        }
+    }
+
+    async fn phase_started(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
+        self.progress.phase_started(
+            &plan.stage,
+            &plan.phase,
+            plan.n_tasks,
+            plan.n_rows,
+            plan.bytes,
+        );
+        self.journal
+            .phase_started(&PhaseStarted {
+                stage: plan.stage.clone(),
+                phase: plan.phase.clone(),
+                plan: plan_id.clone(),
+                folder: plan.folder.clone(),
+                n_tasks: plan.n_tasks,
+                n_reused,
+                n_rows: plan.n_rows,
+                bytes: plan.bytes,
+                started_at: rfc3339(chrono::Utc::now()),
+            })
+            .await;
+    }
+
+    fn advance(&self, tasks: &[Task], news: &[usize]) {
+        let work = sum(tasks, news);
+        self.progress
+            .advanced(news.len() as u64, work.rows, work.bytes);
+    }
+
+    /// Asks the queue what it knows, and offers what is due.
+    async fn offer(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+        turns: &mut Turns,
+    ) -> Result<(), Failure> {
+        let is_due = turns
+            .asked_at
+            .is_none_or(|(asked_at, _)| asked_at.elapsed() >= QUEUE_PAUSE);
+        if is_due {
+            let state = self.queue.state(self.route).await?;
+            let now = Instant::now();
+            turns.asked_at = Some((now, state));
+            turns.watch.queue_answered(state, self.n_slots, now);
+            self.record_given_up(&turns.ledger).await?;
+        }
+        let state = turns.asked_at.map(|(_, state)| state).unwrap_or_default();
+        let n_slots = state
+            .n_slots
+            .map_or(self.n_slots, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let window = OFFERS_PER_SLOT.saturating_mul(n_slots.max(self.n_slots).max(1));
+        let now = self.started.elapsed();
+        let offers = turns.ledger.offers(now, window);
+        if let Err(failure) = self.publish(plan, plan_id, tasks, &offers).await {
+            turns.ledger.not_published(&offers);
+            return Err(failure);
+        }
+        // A queue that cannot tell who takes from it is in this process, and loses nothing.
+        if is_due && state.n_waiting == 0 && state.n_slots.is_some() && offers.is_empty() {
+            let copies = turns.ledger.copies(now, n_slots, COPY_AFTER);
+            self.publish(plan, plan_id, tasks, &copies).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        plan: &PhasePlan,
+        plan_id: &PlanId,
+        tasks: &[Task],
+        offers: &[usize],
+    ) -> Result<(), Failure> {
+        if offers.is_empty() {
+            return Ok(());
+        }
+        let messages: Vec<TaskMessage> = offers
+            .iter()
+            .map(|&idx| TaskMessage {
+                format: TaskMessage::FORMAT,
+                run: self.run.clone(),
+                output: self.output.uri().to_owned(),
+                stage: plan.stage.clone(),
+                kind: plan.kind.clone(),
+                phase: plan.phase.clone(),
+                plan: plan_id.clone(),
+                task_idx: idx as u64,
+                task: tasks[idx].id.clone(),
+                route: self.route,
+            })
+            .collect();
+        Ok(self.queue.publish(&messages).await?)
+    }
+}
+
+/// What changes from turn to turn.
+#[derive(Debug)]
+struct Turns {
+    ledger: Ledger,
+    /// Tasks that were done before, once that is known.
+    reused: Option<(u64, Work)>,
+    watch: Watch,
+    /// When the queue was asked last, and what it said.
+    asked_at: Option<(Instant, gleaner_queue::QueueState)>,
+}
+
+fn sum(tasks: &[Task], indices: &[usize]) -> Work {
+    let shards = || indices.iter().map(|&idx| &tasks[idx].shard);
+    Work {
+        rows: shards().filter_map(|shard| shard.n_rows()).sum(),
+        bytes: shards().map(gleaner_schemas::Shard::bytes).sum(),
+        seconds: 0.0,
+    }
+}

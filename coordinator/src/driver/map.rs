@@ -1,0 +1,229 @@
+//! A map phase: planned, looked up or dispatched, and accounted for.
+
+use std::collections::BTreeMap;
+
+use gleaner_schemas::{PhasePlan, Route, Shard, SideInput, Task};
+use gleaner_storage::layout;
+use gleaner_workers::stage::{DocumentSource, MapPhase, PhaseInput, SideTable};
+use tokio::time::Instant;
+
+use super::{Driver, FinishedStage, Mode, OpenPhase, StageEnd, StageProgress};
+use crate::allow;
+use crate::checked_job::CheckedStage;
+use crate::dispatch::{Dispatcher, PhaseEnd, PhaseState, stored_manifest};
+use crate::phase_input;
+use crate::planner;
+use crate::retry::retrying;
+use crate::run_error::RunError;
+use crate::splits;
+
+impl Driver<'_> {
+    /// Takes a map phase to its end, or says what is open in [`Mode::Plan`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be completed, or more was given up than the job allows.
+    pub(super) async fn map(
+        &self,
+        checked: &CheckedStage,
+        phase: MapPhase,
+        stages: &BTreeMap<String, FinishedStage>,
+        progress: &mut StageProgress,
+    ) -> Result<Option<StageEnd>, RunError> {
+        let shutdown = &self.environment.shutdown;
+        let started = Instant::now();
+        let mut known: Option<PhaseState> = None;
+        loop {
+            let (plan, tasks) = self.plan_map(checked, &phase, stages, progress).await?;
+            if tasks.is_empty() {
+                return Err(RunError::Usage {
+                    message: format!(
+                        "stage {}, phase {}: there is nothing to read",
+                        checked.name, phase.name
+                    ),
+                    help: Some("was every task of an earlier stage quarantined?".to_owned()),
+                });
+            }
+            let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
+            let stored =
+                retrying(shutdown, || stored_manifest(self.output, &plan, &plan_id)).await?;
+            let manifest = match (stored, self.mode) {
+                (Some(manifest), _) => {
+                    progress.reuse.n_reused += plan.n_tasks;
+                    manifest
+                }
+                (None, Mode::Plan) => {
+                    progress.reuse.n_tasks += plan.n_tasks;
+                    let open = self.open_phase(plan, &tasks).await?;
+                    return Ok(Some(StageEnd::Open(Box::new(open), progress.reuse)));
+                }
+                (None, Mode::Run) => {
+                    let dispatcher = self.dispatcher(checked, started);
+                    let ended = dispatcher.run_phase(&plan, &plan_id, &tasks, known.take());
+                    match ended.await? {
+                        PhaseEnd::Complete(outcome) => {
+                            progress.reuse.n_reused += outcome.n_reused;
+                            progress.work += outcome.work;
+                            outcome.manifest
+                        }
+                        // Each split makes shards smaller, so that this ends.
+                        PhaseEnd::Split(state) => {
+                            known = Some(state);
+                            continue;
+                        }
+                    }
+                }
+            };
+            progress.reuse.n_tasks += plan.n_tasks;
+            allow::check_phase(
+                &self.job.job.file.allow,
+                &manifest,
+                plan.n_tasks,
+                phase.is_table,
+            )?;
+            progress
+                .folders
+                .push((plan.folder.clone(), manifest.clone()));
+            if phase.is_table {
+                progress.table = Some(manifest.clone());
+            }
+            progress.maps.insert(phase.name, manifest);
+            return Ok(None);
+        }
+    }
+
+    fn dispatcher(&self, checked: &CheckedStage, started: Instant) -> Dispatcher<'_> {
+        let environment = self.environment;
+        Dispatcher {
+            output: self.output,
+            queue: &environment.queue,
+            task_ended: &environment.task_ended,
+            trouble: &environment.trouble,
+            n_slots: environment.n_slots,
+            route: Route {
+                resource: checked.kind.resource(),
+                priority: self.job.job.file.priority,
+            },
+            patience: environment.patience,
+            entropy: environment.entropy.as_ref(),
+            run: self.run,
+            journal: self.journal,
+            progress: environment.progress.as_ref(),
+            shutdown: &environment.shutdown,
+            started,
+        }
+    }
+
+    /// Shards of a phase that is not planned yet; `None` if what it reads is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// If the stage names something that does not exist.
+    pub fn expected_shards(&self, input: &PhaseInput) -> Result<Option<Vec<Shard>>, RunError> {
+        let PhaseInput::Documents { from, .. } = input else {
+            return Ok(None);
+        };
+        if matches!(from, DocumentSource::Stage(_)) {
+            return Ok(None);
+        }
+        let sources = phase_input::Sources {
+            inputs: self.inputs,
+            stages: &BTreeMap::new(),
+            own: ("", None),
+            output: self.output,
+        };
+        let task_bytes = self.job.job.file.task_bytes.bytes();
+        Ok(Some(sources.shards(input, task_bytes)?.1))
+    }
+
+    async fn plan_map(
+        &self,
+        checked: &CheckedStage,
+        phase: &MapPhase,
+        stages: &BTreeMap<String, FinishedStage>,
+        progress: &StageProgress,
+    ) -> Result<(PhasePlan, Vec<Task>), RunError> {
+        let file = &self.job.job.file;
+        let sources = phase_input::Sources {
+            inputs: self.inputs,
+            stages,
+            own: (&checked.name, progress.table.as_ref()),
+            output: self.output,
+        };
+        let (reader, shards) = sources.shards(&phase.input, file.task_bytes.bytes())?;
+        let folder = if phase.is_table {
+            layout::table_folder(&checked.name)
+        } else {
+            layout::inner_folder(&checked.name, &phase.name)
+        };
+        let mut plan = PhasePlan {
+            format: PhasePlan::FORMAT,
+            stage: checked.name.clone(),
+            kind: checked.kind.name().to_owned(),
+            code_version: checked.kind.code_version(),
+            phase: phase.name.clone(),
+            params: phase.params.clone(),
+            side_inputs: self.side_inputs(&phase.side_inputs, progress)?,
+            reader,
+            folder,
+            n_tasks: 0,
+            n_rows: None,
+            bytes: 0,
+            memory_bytes: file.memory.bytes(),
+            task_timeout_ms: u64::try_from(file.task_timeout.duration().as_millis())
+                .unwrap_or(u64::MAX),
+        };
+        let shutdown = &self.environment.shutdown;
+        let heed = || splits::heed(self.output, &plan, shards.clone());
+        let shards = retrying(shutdown, heed).await?;
+        let tasks = planner::tasks(&mut plan, shards);
+        Ok((plan, tasks))
+    }
+
+    pub(super) fn side_inputs(
+        &self,
+        wanted: &[(String, SideTable)],
+        progress: &StageProgress,
+    ) -> Result<Vec<SideInput>, RunError> {
+        wanted
+            .iter()
+            .map(|(name, table)| {
+                let (output, file) = match table {
+                    SideTable::Reduce { phase, table } => {
+                        let file = progress
+                            .reduces
+                            .get(phase)
+                            .and_then(|result| result.tables.get(table));
+                        (Some(self.output), file)
+                    }
+                    SideTable::Own(file) => (Some(self.output), Some(file)),
+                    SideTable::Other { need, file } => (
+                        self.inputs.others.get(need).map(|(output, _)| output),
+                        Some(file),
+                    ),
+                };
+                match (output, file) {
+                    (Some(output), Some(file)) => Ok(SideInput {
+                        name: name.clone(),
+                        uri: output.uri_of(&file.path),
+                        content: file.checksum.clone(),
+                    }),
+                    _ => Err(RunError::Internal(format!(
+                        "a stage asks for side input {name}, which does not exist"
+                    ))),
+                }
+            })
+            .collect()
+    }
+
+    async fn open_phase(&self, plan: PhasePlan, tasks: &[Task]) -> Result<OpenPhase, RunError> {
+        let attempts = self.output.attempts(&plan.folder).await?;
+        let reused = || tasks.iter().filter(|task| attempts.contains_key(&task.id));
+        Ok(OpenPhase {
+            n_reused: reused().count() as u64,
+            rows_reused: reused().filter_map(|task| task.shard.n_rows()).sum(),
+            bytes_reused: reused().map(|task| task.shard.bytes()).sum(),
+            plan,
+        })
+    }
+}
