@@ -14,6 +14,7 @@ mod incremental;
 mod layouts;
 mod queries;
 mod reading;
+mod scale;
 mod scoring;
 mod selection;
 mod simulation;
