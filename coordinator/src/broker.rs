@@ -71,7 +71,7 @@ pub struct Queues {
     pub offering: Arc<dyn TaskQueue>,
     /// Where workers in this process take them.
     pub taking: Arc<dyn TaskQueue>,
-    brokers: Vec<AmqpQueue>,
+    brokers: Vec<Arc<AmqpQueue>>,
 }
 
 impl Queues {
@@ -92,23 +92,23 @@ impl Queues {
     ///
     /// If the broker cannot be reached, or refuses.
     pub async fn over(options: &AmqpOptions, n_slots: usize) -> Result<Self, RunError> {
-        let offering = AmqpQueue::connect(options.clone()).await?;
-        let mut brokers = vec![offering.clone()];
+        let offering = Arc::new(AmqpQueue::connect(options.clone()).await?);
+        let mut brokers = vec![Arc::clone(&offering)];
         let taking = if n_slots == 0 {
-            offering.clone()
+            Arc::clone(&offering)
         } else {
             let options = AmqpOptions {
                 resources: vec![Resource::Cpu, Resource::Network],
                 n_slots,
                 ..options.clone()
             };
-            let taking = AmqpQueue::connect(options).await?;
-            brokers.push(taking.clone());
+            let taking = Arc::new(AmqpQueue::connect(options).await?);
+            brokers.push(Arc::clone(&taking));
             taking
         };
         Ok(Self {
-            offering: Arc::new(offering),
-            taking: Arc::new(taking),
+            offering,
+            taking,
             brokers,
         })
     }

@@ -9,5 +9,7 @@ pub mod golden;
 pub mod plain_job;
 pub mod program;
 pub mod scale;
+#[cfg(unix)]
+pub mod servers;
 pub mod simulation;
 pub mod small;
