@@ -259,6 +259,7 @@ fn plan(faults: &Faults, phase: Phase, params: &serde_json::Value) -> (PhasePlan
                 first_row: 0,
                 n_rows: Some(n_rows),
                 bytes: n_rows,
+                row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
         }
