@@ -7,13 +7,13 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_predicate::DataFusionPredicates;
 use gleaner_schemas::job::{Corpus, Job};
-use gleaner_schemas::{DocumentColumns, FileFormat, SourceFile};
+use gleaner_schemas::{DocumentColumns, FileFormat, RowGroupFacts, SourceFile};
 use gleaner_storage::documents::PredicateCompiler as _;
 use gleaner_storage::footer::{self, Footer};
 use gleaner_storage::listing;
 use gleaner_storage::{ReadError, Stores};
 
-use crate::planner::{InputFile, RowGroupFacts};
+use crate::planner::InputFile;
 use crate::run_error::RunError;
 
 /// Footers read at a time.

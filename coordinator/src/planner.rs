@@ -4,10 +4,11 @@
 //!   to about `task_bytes` each.
 //! - Smaller files share tasks. Which ones go together is decided by a hash of each file's name,
 //!   so that an added, changed or deleted file changes one task and no other.
+//! - A task that fails as a whole can be [`split`] into smaller ones that cover the same rows.
 
 use std::collections::BTreeMap;
 
-use gleaner_schemas::{Fingerprint, PhasePlan, Shard, Slice, SourceFile, Task};
+use gleaner_schemas::{Fingerprint, PhasePlan, RowGroupFacts, Shard, Slice, SourceFile, Task};
 use gleaner_workers::stage::Sample;
 
 /// What the planner knows of an input file.
@@ -22,15 +23,6 @@ pub struct InputFile {
     pub n_rows: Option<u64>,
     /// Further files that its rows point to.
     pub companions: Vec<SourceFile>,
-}
-
-/// What a footer tells of a row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowGroupFacts {
-    /// Rows.
-    pub n_rows: u64,
-    /// Uncompressed bytes of the columns that will be read.
-    pub bytes: u64,
 }
 
 /// Groups of small files: at least this many, so that small corpora have parallel tasks and a
@@ -78,6 +70,7 @@ fn cut_file(file: &InputFile, task_bytes: u64) -> Vec<Shard> {
                 first_row,
                 n_rows: Some(row_group.n_rows),
                 bytes: row_group.bytes,
+                row_group_facts: vec![*row_group],
             }),
         }
         first_row += row_group.n_rows;
@@ -98,6 +91,7 @@ fn extend(slice: &mut Slice, row_group: RowGroupFacts) {
     slice.bytes += row_group.bytes;
     slice.n_rows = slice.n_rows.map(|n_rows| n_rows + row_group.n_rows);
     slice.row_groups = slice.row_groups.map(|(first, end)| (first, end + 1));
+    slice.row_group_facts.push(row_group);
 }
 
 fn whole_file(file: &InputFile) -> Shard {
@@ -108,6 +102,7 @@ fn whole_file(file: &InputFile) -> Shard {
             first_row: 0,
             n_rows: file.n_rows(),
             bytes: file.bytes(),
+            row_group_facts: file.row_groups.clone().unwrap_or_default(),
         }],
         companions: file.companions.clone(),
     }
@@ -213,6 +208,7 @@ fn cut_picked(file: &InputFile, mut picked: Vec<usize>, task_bytes: u64) -> Vec<
             first_row: row_groups[..idx].iter().map(|before| before.n_rows).sum(),
             n_rows: Some(row_group.n_rows),
             bytes: row_group.bytes,
+            row_group_facts: vec![row_group],
         };
         match shards.last_mut() {
             Some(shard) if shard.bytes() + slice.bytes <= task_bytes => {
@@ -253,6 +249,10 @@ pub fn tasks(plan: &mut PhasePlan, shards: Vec<Shard>) -> Vec<Task> {
     plan.bytes = tasks.iter().map(|task| task.shard.bytes()).sum();
     tasks
 }
+
+mod split;
+
+pub use split::split;
 
 #[cfg(test)]
 mod tests;

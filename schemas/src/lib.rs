@@ -31,6 +31,6 @@ pub use manifest::{
     Version, VersionStage,
 };
 pub use plan::{
-    DocumentColumns, FileFormat, PhasePlan, Reader, Resource, Route, Shard, SideInput, Slice,
-    SourceFile, Task, TaskMessage, TaskSplit,
+    DocumentColumns, FileFormat, PhasePlan, Reader, Resource, Route, RowGroupFacts, Shard,
+    SideInput, Slice, SourceFile, Task, TaskMessage, TaskSplit,
 };

@@ -61,7 +61,16 @@ pub struct SourceFile {
     pub etag: Option<String>,
 }
 
-/// Some row groups of a file, or all of a file that has none.
+/// What a footer tells of a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowGroupFacts {
+    /// Rows.
+    pub n_rows: u64,
+    /// Uncompressed bytes of the columns that will be read.
+    pub bytes: u64,
+}
+
+/// Some row groups of a file, or all of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slice {
@@ -78,6 +87,10 @@ pub struct Slice {
     /// Uncompressed bytes of the columns that are read, where a footer told them; else the
     /// file's size.
     pub bytes: u64,
+    /// Its row groups in order, where a footer told them: what a split of the slice goes by. Only
+    /// whoever planned knows them; they are no part of a stored plan, and no task depends on them.
+    #[serde(skip)]
+    pub row_group_facts: Vec<RowGroupFacts>,
 }
 
 /// The part of the input that one task reads.

@@ -407,4 +407,3 @@ impl ObjectStore for DoneStore {
         })
     }
 }
-

@@ -32,7 +32,10 @@ fn the_coordinator_costs_little_whatever_the_number_of_tasks() {
     assert!(cost.processor_seconds < work_seconds / 100.0, "{cost:?}");
     // Workers are never without a task: the simulated time is close to the work by the workers.
     let ideal = work_seconds / WORKERS as f64;
-    assert!(cost.seconds < 1.1 * ideal + 3.0 * TASK_SECONDS as f64, "{cost:?}, ideal {ideal}");
+    assert!(
+        cost.seconds < 1.1 * ideal + 3.0 * TASK_SECONDS as f64,
+        "{cost:?}, ideal {ideal}"
+    );
     assert!(cost.memory_bytes < 1_000_000_000, "{cost:?}");
     assert!(per_task(cost.n_lists) < 1.0, "{cost:?}");
     assert!(per_task(cost.n_reads) < 2.0, "{cost:?}");

@@ -106,6 +106,138 @@ proptest! {
     }
 }
 
+/// Splits until nothing can be split.
+fn split_wholly(shard: &Shard) -> Vec<Shard> {
+    match split(shard) {
+        Some(pieces) => pieces.iter().flat_map(split_wholly).collect(),
+        None => vec![shard.clone()],
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_split_reads_the_same_rows_in_the_same_order(
+        files in files_strategy(), task_bytes in 1_u64..5000, seed: u64,
+    ) {
+        let mut all = shards(files.clone(), task_bytes);
+        // Samples have several slices of one file.
+        all.extend(sample(&files, task_bytes, &Sample { seed, bytes: 3000 }));
+        for shard in all {
+            for pieces in split(&shard).into_iter().chain([split_wholly(&shard)]) {
+                let slices = || pieces.iter().flat_map(|piece| &piece.slices);
+                let firsts = |slices: &[&Slice]| -> Vec<(String, u64)> {
+                    slices
+                        .iter()
+                        .map(|slice| (slice.file.name.clone(), slice.first_row))
+                        .collect()
+                };
+                let places = firsts(&slices().collect::<Vec<_>>());
+                prop_assert!(places.is_sorted());
+                prop_assert_eq!(rows_of(&pieces), rows_of(std::slice::from_ref(&shard)));
+                let bytes: u64 = pieces.iter().map(Shard::bytes).sum();
+                prop_assert_eq!(bytes, shard.bytes());
+                prop_assert!(pieces.iter().all(|piece| !piece.slices.is_empty()));
+            }
+        }
+    }
+}
+
+fn row_groups_of(shards: &[Shard]) -> Vec<Vec<(&str, Option<(u32, u32)>)>> {
+    shards
+        .iter()
+        .map(|shard| {
+            let slices = shard.slices.iter();
+            slices
+                .map(|slice| (slice.file.name.as_str(), slice.row_groups))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn files_are_split_from_each_other_before_any_is_cut() {
+    let files: Vec<_> = (0..200)
+        .map(|i| file(&format!("f{i}"), &[(2, 10), (3, 10)]))
+        .collect();
+    let shared = shards(files, 1_000_000)
+        .into_iter()
+        .find(|shard| shard.slices.len() > 1)
+        .unwrap();
+    let pieces = split(&shared).unwrap();
+    let whole: Vec<_> = shared
+        .slices
+        .iter()
+        .map(|slice| vec![(slice.file.name.as_str(), None)])
+        .collect();
+    assert_eq!(row_groups_of(&pieces), whole);
+    // Alone, a whole file is cut between its row groups, and a row group is not cut.
+    let name = shared.slices[0].file.name.as_str();
+    let halves = split(&pieces[0]).unwrap();
+    assert_eq!(
+        row_groups_of(&halves),
+        [vec![(name, Some((0, 1)))], vec![(name, Some((1, 2)))]]
+    );
+    let facts: Vec<_> = halves
+        .iter()
+        .map(|half| (half.slices[0].first_row, half.n_rows(), half.bytes()))
+        .collect();
+    assert_eq!(facts, [(0, Some(2), 10), (2, Some(3), 10)]);
+    assert_eq!(split(&halves[0]), None);
+}
+
+#[test]
+fn halves_have_about_the_same_bytes() {
+    let many = shards(vec![file("a", &[(1, 10), (1, 10), (1, 10), (1, 30)])], 1000);
+    assert_eq!(
+        row_groups_of(&split(&many[0]).unwrap()),
+        [vec![("a", Some((0, 3)))], vec![("a", Some((3, 4)))]]
+    );
+    // However uneven, neither half is empty.
+    let uneven = shards(vec![file("a", &[(1, 0), (1, 900), (1, 0)])], 1000);
+    assert_eq!(row_groups_of(&split(&uneven[0]).unwrap()).len(), 2);
+    let empty = shards(vec![file("a", &[(0, 0), (0, 0)])], 1000);
+    assert_eq!(row_groups_of(&split(&empty[0]).unwrap()).len(), 2);
+}
+
+#[test]
+fn what_is_not_known_is_not_cut() {
+    let mut lines = file("a.jsonl", &[]);
+    lines.row_groups = None;
+    assert_eq!(split(&shards(vec![lines], 100)[0]), None);
+    assert_eq!(split(&Shard::default()), None);
+    // A plan that was read from a store does not tell the row groups' sizes.
+    let planned = shards(vec![file("a", &[(1, 10), (1, 10)])], 100);
+    let stored = serde_json::to_string(&planned[0]).unwrap();
+    let read: Shard = serde_json::from_str(&stored).unwrap();
+    assert_eq!(split(&read), None);
+}
+
+#[test]
+fn each_piece_keeps_the_files_that_rows_point_to() {
+    let mut table = file("a", &[(1, 10), (1, 10)]);
+    table.companions = vec![file("corpus", &[]).file];
+    let shard = shards(vec![table.clone()], 15).remove(0);
+    assert_eq!(split(&shard), None);
+    let shard = shards(vec![table], 80).remove(0);
+    let pieces = split(&shard).unwrap();
+    assert!(
+        pieces
+            .iter()
+            .all(|piece| piece.companions == shard.companions)
+    );
+}
+
+#[test]
+fn row_groups_change_no_task_id() {
+    let with = shards(vec![file("a", &[(1, 10), (1, 10)])], 100).remove(0);
+    let mut without = with.clone();
+    without.slices[0].row_group_facts.clear();
+    assert_eq!(
+        serde_json::to_string(&with).unwrap(),
+        serde_json::to_string(&without).unwrap()
+    );
+}
+
 #[test]
 fn a_huge_file_is_cut_and_a_huge_row_group_is_not() {
     let cut = shards(vec![file("a", &[(1, 60), (1, 60), (1, 500), (1, 10)])], 100);

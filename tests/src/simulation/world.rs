@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gleaner_coordinator::checked_job::{self, CheckedJob};
-use gleaner_coordinator::dispatch::{Dispatcher, Work, stored_manifest};
+use gleaner_coordinator::dispatch::{Dispatcher, PhaseEnd, Work, stored_manifest};
 use gleaner_coordinator::driver::{FinishedStage, JobInputs};
 use gleaner_coordinator::inputs::InputSet;
 use gleaner_coordinator::journal::Journal;
@@ -34,6 +34,7 @@ use gleaner_workers::stage::CompletedStage;
 use object_store::memory::InMemory;
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::{Faults, FaultyQueue, FaultyStore};
@@ -45,6 +46,8 @@ const OUTPUT: &str = "sim://store/out";
 const TASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Runs that a user makes until nothing but poison is left.
 const RERUNS_MAX: u32 = 20;
+/// Nobody works, or the store does not answer, for so long.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A phase of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,6 +187,7 @@ impl World {
         let shutdown = Shutdown::new();
         let run = RunId::new(self.entropy().next_u64());
         let journal = Journal::new(output.clone(), run.clone());
+        let entropy = self.entropy();
         let dispatcher = Dispatcher {
             output: &output,
             queue: &self.queue,
@@ -191,17 +195,23 @@ impl World {
             trouble: &Arc::new(Trouble::default()),
             n_slots: 4,
             route: Route::default(),
+            patience: PATIENCE,
+            entropy: entropy.as_ref(),
             run: &run,
             journal: &journal,
             progress: &Silent,
             shutdown: &shutdown,
+            started: Instant::now(),
         };
         let mut manifests = Vec::new();
         for (plan, tasks) in self.plans.values() {
             let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
             let manifest = match stored_manifest(&output, plan, &plan_id).await? {
                 Some(manifest) => manifest,
-                None => dispatcher.run_phase(plan, &plan_id, tasks).await?.manifest,
+                None => match dispatcher.run_phase(plan, &plan_id, tasks, None).await? {
+                    PhaseEnd::Complete(outcome) => outcome.manifest,
+                    PhaseEnd::Split(_) => panic!("seed {}: no task can be split", self.seed),
+                },
             };
             let is_poison = |task: &TaskId| self.poisoned.contains(task);
             let are_poisoned = manifest
@@ -259,6 +269,7 @@ fn plan(faults: &Faults, phase: Phase, params: &serde_json::Value) -> (PhasePlan
                 first_row: 0,
                 n_rows: Some(n_rows),
                 bytes: n_rows,
+                row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
         }
