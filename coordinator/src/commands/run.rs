@@ -11,8 +11,10 @@ use gleaner_schemas::job::Job;
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Created, Output, Stores, layout};
 use gleaner_workers::attempt::Workbench;
+use gleaner_workers::attempt_log::{AttemptLog, worker_name};
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
+use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
 use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
@@ -71,6 +73,11 @@ pub async fn run(
     let trouble = Arc::new(Trouble::default());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
+    let attempts = AttemptLog::new(worker_name(entropy.as_ref()), chrono::Utc::now());
+    let options = WorkerOptions {
+        attempts: Some(Arc::new(attempts)),
+        ..WorkerOptions::default()
+    };
     let worker = Worker {
         queue: Arc::new(queue.clone()),
         bench: Arc::new(Workbench {
@@ -84,6 +91,7 @@ pub async fn run(
         n_slots: arguments.n_workers,
         task_ended: Arc::clone(&task_ended),
         trouble: Arc::clone(&trouble),
+        options,
     };
     let environment = Environment {
         stores,
@@ -101,7 +109,7 @@ pub async fn run(
         queue.close();
         ended
     };
-    let (ended, ()) = tokio::join!(coordinate, worker.run(&environment.shutdown));
+    let (ended, _) = tokio::join!(coordinate, worker.run(&environment.shutdown));
     ended
 }
 
