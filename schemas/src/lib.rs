@@ -14,15 +14,18 @@
 //! 5. Each input row comes out in exactly one lane: ok, ineligible, rejected, failed.
 //! 6. A delivery is acknowledged only after the store holds its outcome.
 
+pub mod attempt_record;
 pub mod columns;
 pub mod failure;
 pub mod identity;
 pub mod job;
 pub mod lanes;
 pub mod manifest;
+pub mod metric;
 pub mod plan;
 pub mod units;
 
+pub use attempt_record::{AttemptOutcome, AttemptRecord};
 pub use failure::{Failure, FailureKind, Place};
 pub use identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
 pub use lanes::Lanes;

@@ -9,12 +9,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use gleaner_schemas::units::HumanDuration;
 use gleaner_schemas::{AttemptId, ContentHash, Failure, FailureKind, PhasePlan, Task, TaskMessage};
 use gleaner_storage::{OutputError, layout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::entropy::Entropy;
+use crate::options::WorkerOptions;
 use crate::plan_cache::{PlanCache, PlannedTask};
+use crate::running_attempt::{self, RunningAttempt};
+use crate::unsettled::Unsettled;
 
 /// Attempts at a task by one worker while its failures are transient.
 const ATTEMPTS_MAX: u32 = 4;
@@ -92,25 +98,45 @@ impl Workbench {
     pub async fn work(
         &self,
         message: &TaskMessage,
+        options: &WorkerOptions,
         cancel: &CancellationToken,
-    ) -> Result<TaskEnd, Failure> {
+    ) -> Result<TaskEnd, Unsettled> {
+        let taken = Instant::now();
         let planned = self.plans.find(message).await?;
+        let task_timeout = Duration::from_millis(planned.plan.task_timeout_ms);
+        if let Some(consumer_timeout) = options.consumer_timeout
+            && task_timeout > consumer_timeout / 2
+        {
+            let failure = too_long(task_timeout, consumer_timeout);
+            return self.record(message, &planned, failure).await;
+        }
         let mut attempt_number = 1;
         loop {
-            let (failure, is_task) = match self.attempt(&planned, cancel).await {
+            let span = tracing::info_span!(
+                "attempt",
+                number = attempt_number,
+                id = tracing::field::Empty
+            );
+            let attempt = self.attempt(&planned, message, options, cancel);
+            let (failure, is_task) = match attempt.instrument(span).await {
                 Ok(end) => return Ok(end),
                 Err(Failed::Task(failure)) => (failure, true),
                 Err(Failed::Output(failure)) => (failure, false),
             };
             if cancel.is_cancelled() {
-                return Err(failure);
+                return Err(failure.into());
             }
             // On a full disk a small record may fit where the object does not. It would give up
             // rows that nothing is wrong with.
             if failure.kind != FailureKind::Transient && !is_task {
-                return Err(failure);
+                return Err(failure.into());
             }
-            if failure.kind != FailureKind::Transient || attempt_number >= ATTEMPTS_MAX {
+            // Another attempt must end before the queue takes the task away.
+            let has_time = options
+                .consumer_timeout
+                .is_none_or(|timeout| taken.elapsed() + task_timeout < timeout);
+            if failure.kind != FailureKind::Transient || attempt_number >= ATTEMPTS_MAX || !has_time
+            {
                 return self.record(message, &planned, failure).await;
             }
             tracing::warn!(
@@ -119,7 +145,7 @@ impl Workbench {
             );
             tokio::select! {
                 () = tokio::time::sleep(self.back_off(attempt_number)) => {}
-                () = cancel.cancelled() => return Err(failure),
+                () = cancel.cancelled() => return Err(failure.into()),
             }
             attempt_number += 1;
         }
@@ -139,20 +165,48 @@ impl Workbench {
     async fn attempt(
         &self,
         planned: &PlannedTask,
+        message: &TaskMessage,
+        options: &WorkerOptions,
         cancel: &CancellationToken,
     ) -> Result<TaskEnd, Failed> {
         let PlannedTask { output, plan, task } = planned;
         let folder = layout::attempt_folder(&plan.folder, &task.id, plan.n_tasks);
         if output.attempts(&folder).await?.contains_key(&task.id) {
+            running_attempt::found(planned);
             return Ok(TaskEnd::Found);
         }
+        let running = RunningAttempt::begin(options, planned, message);
+        match self.commit(planned, cancel).await {
+            Ok((attempt, bytes)) => {
+                tracing::Span::current().record("id", tracing::field::display(&attempt));
+                running.committed(attempt, bytes);
+                Ok(TaskEnd::Committed)
+            }
+            Err(failed) => {
+                if !cancel.is_cancelled() {
+                    let (Failed::Task(failure) | Failed::Output(failure)) = &failed;
+                    running.failed(failure);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// Computes the object of a task and puts it: the attempt's name, and its size in bytes.
+    async fn commit(
+        &self,
+        planned: &PlannedTask,
+        cancel: &CancellationToken,
+    ) -> Result<(AttemptId, u64), Failed> {
+        let PlannedTask { output, plan, task } = planned;
         let bytes = self.execute_in_time(plan, task, cancel).await?;
+        let n_bytes = bytes.len() as u64;
         let content = ContentHash::of(&bytes);
         // The nonce is the upper half, so it fits.
         let attempt = AttemptId::new((self.entropy.next_u64() >> 32) as u32, &content);
         let key = layout::attempt(&plan.folder, &task.id, &attempt, plan.n_tasks);
         output.put(&key, bytes).await?;
-        Ok(TaskEnd::Committed)
+        Ok((attempt, n_bytes))
     }
 
     async fn execute_in_time(
@@ -188,10 +242,26 @@ impl Workbench {
         message: &TaskMessage,
         planned: &PlannedTask,
         failure: Failure,
-    ) -> Result<TaskEnd, Failure> {
+    ) -> Result<TaskEnd, Unsettled> {
         let nonce = (self.entropy.next_u64() >> 32) as u32;
         let key = layout::failure(&message.run, &message.task, nonce);
         planned.output.put_json(&key, "failure", &failure).await?;
         Ok(TaskEnd::Recorded(failure))
     }
+}
+
+fn too_long(task_timeout: Duration, consumer_timeout: Duration) -> Failure {
+    let (task_timeout, consumer_timeout) = (
+        HumanDuration::new(task_timeout),
+        HumanDuration::new(consumer_timeout),
+    );
+    Failure::new(
+        FailureKind::Permanent,
+        format!(
+            "task_timeout ({task_timeout}) is longer than half of the time after which the broker \
+             takes a task away from its worker ({consumer_timeout}); lower `task_timeout` in the \
+             job file, or raise the broker's consumer_timeout and give it to the workers as \
+             --consumer-timeout"
+        ),
+    )
 }

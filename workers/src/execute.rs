@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use gleaner_schemas::{Failure, FailureKind, PhasePlan, Reader, Slice, SourceFile, Task};
+use gleaner_schemas::{Failure, FailureKind, PhasePlan, Reader, Slice, SourceFile, Task, metric};
 use gleaner_storage::TableEncoder;
 use gleaner_storage::documents::{BatchLimits, DocumentReader, PredicateCompiler};
 use gleaner_storage::lookup::CorpusLookup;
@@ -58,9 +58,7 @@ impl TaskExecutor for StageExecutor {
         cancel: CancellationToken,
     ) -> Result<Bytes, Failure> {
         let (shared, plan, task) = (Arc::clone(&self.shared), Arc::clone(plan), Arc::clone(task));
-        let span = tracing::info_span!(
-            "attempt", task = %task.id, stage = plan.stage, phase = plan.phase
-        );
+        let span = tracing::Span::current();
         let thread = tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
             // A panic is a bug of ours, and one document must not take the worker down with it.
@@ -151,6 +149,10 @@ impl Shared {
         })?;
         let mut lanes = stage.lanes();
         lanes.excluded = excluded;
+        metrics::counter!(metric::TASK_ROWS_IN, "stage_kind" => plan.kind.clone())
+            .increment(lanes.rows_in);
+        metrics::counter!(metric::TASK_ROWS_OUT, "stage_kind" => plan.kind.clone())
+            .increment(encoder.rows());
         encoder.finish(&lanes, &provenance(plan, task))
     }
 

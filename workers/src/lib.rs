@@ -5,17 +5,23 @@
 //! stage over a shard.
 
 pub mod attempt;
+pub mod attempt_log;
 mod batch_columns;
 pub mod entropy;
 pub mod execute;
 pub mod importance_weights;
+mod in_hand;
+pub mod options;
 pub mod plan_cache;
 pub mod query;
 pub mod registry;
 pub mod runner;
+mod running_attempt;
 pub mod select;
 pub mod shutdown;
 pub mod side_inputs;
 pub mod stage;
 #[cfg(test)]
 mod testing;
+mod trouble;
+pub mod unsettled;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gleaner_schemas::{Failure, FailureKind, PhasePlan, PlanId, Task, TaskMessage};
 use gleaner_storage::{Output, Stores, layout};
 
+use crate::unsettled::{Blame, Unsettled};
+
 /// Chunks of plans kept in memory; a chunk has [`PhasePlan::TASKS_PER_CHUNK`] tasks of about a
 /// kilobyte each.
 const CHUNKS_KEPT: usize = 16;
@@ -52,7 +54,7 @@ impl PlanCache {
     /// # Errors
     ///
     /// As the reads; permanent if the plan is missing, of another format, or holds another task.
-    pub async fn find(&self, message: &TaskMessage) -> Result<PlannedTask, Failure> {
+    pub async fn find(&self, message: &TaskMessage) -> Result<PlannedTask, Unsettled> {
         let tasks_per_chunk = PhasePlan::TASKS_PER_CHUNK as u64;
         let chunk_idx = message.task_idx / tasks_per_chunk;
         let chunk = match self.cached(message, chunk_idx) {
@@ -67,13 +69,10 @@ impl PlanCache {
                 plan: Arc::clone(&chunk.plan),
                 task: Arc::clone(task),
             }),
-            _ => Err(Failure::new(
-                FailureKind::Permanent,
-                format!(
-                    "plan {} of {}/{} does not hold task {} as number {}",
-                    message.plan, message.stage, message.phase, message.task, message.task_idx
-                ),
-            )),
+            _ => Err(of_message(format!(
+                "plan {} of {}/{} does not hold task {} as number {}",
+                message.plan, message.stage, message.phase, message.task, message.task_idx
+            ))),
         }
     }
 
@@ -89,7 +88,7 @@ impl PlanCache {
             .map(Arc::clone)
     }
 
-    async fn load(&self, message: &TaskMessage, chunk_idx: u64) -> Result<Arc<Chunk>, Failure> {
+    async fn load(&self, message: &TaskMessage, chunk_idx: u64) -> Result<Arc<Chunk>, Unsettled> {
         let output = Output::open(&self.stores, &message.output)?;
         let plan_key = layout::plan(&message.stage, &message.phase, &message.plan);
         let plan: PhasePlan = output
@@ -97,16 +96,13 @@ impl PlanCache {
             .await?
             .ok_or_else(|| missing(&output, &plan_key))?;
         if plan.format != PhasePlan::FORMAT {
-            return Err(Failure::new(
-                FailureKind::Permanent,
-                format!(
-                    "{} has plan format {}, this worker reads format {}; run workers and \
+            return Err(of_message(format!(
+                "{} has plan format {}, this worker reads format {}; run workers and \
                      coordinator of the same version",
-                    output.uri_of(&plan_key),
-                    plan.format,
-                    PhasePlan::FORMAT
-                ),
-            ));
+                output.uri_of(&plan_key),
+                plan.format,
+                PhasePlan::FORMAT
+            )));
         }
         let chunk_key =
             layout::plan_chunk(&message.stage, &message.phase, &message.plan, chunk_idx);
@@ -130,9 +126,16 @@ impl PlanCache {
     }
 }
 
-fn missing(output: &Output, key: &str) -> Failure {
-    Failure::new(
-        FailureKind::Permanent,
-        format!("{} is missing; was the output removed?", output.uri_of(key)),
-    )
+fn missing(output: &Output, key: &str) -> Unsettled {
+    of_message(format!(
+        "{} is missing; was the output removed?",
+        output.uri_of(key)
+    ))
+}
+
+fn of_message(what: String) -> Unsettled {
+    Unsettled {
+        failure: Failure::new(FailureKind::Permanent, what),
+        blame: Blame::Message,
+    }
 }

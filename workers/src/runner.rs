@@ -1,44 +1,41 @@
 //! The worker's loop: receive, work, acknowledge. It keeps nothing between tasks but caches.
+//!
+//! A delivery ends in one of three ways. It is **acknowledged** once the store holds the outcome
+//! of its task. It is **passed on** when nothing is known against the task: the worker does not
+//! take its kind, is told to stop, or cannot reach or write the store. It is **dropped** when it
+//! names what is not there; the queue counts that, and gives the task up in the end.
 
+mod pause;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use gleaner_queue::{Delivery, QueueError, TaskQueue};
-use gleaner_schemas::{Failure, FailureKind};
+use gleaner_schemas::{TaskMessage, metric};
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
 use crate::attempt::{TaskEnd, Workbench};
+use crate::in_hand::{Claim, InHand, Stored};
+use crate::options::WorkerOptions;
 use crate::shutdown::Shutdown;
+use crate::unsettled::{Blame, Unsettled};
+use pause::{FOREIGN_KIND, Pause, UNREACHABLE};
 
-/// Pause after the queue or the store could not be reached.
-const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+pub use crate::trouble::Trouble;
 
-/// What keeps the workers of this process from recording any outcome: a full disk, a missing
-/// permission. A coordinator in the same process ends the run with it, rather than wait for tasks
-/// that nobody can finish.
-#[derive(Debug, Default)]
-pub struct Trouble(Mutex<Option<Failure>>);
-
-impl Trouble {
-    /// The last failure to record an outcome that trying again cannot help.
-    #[must_use]
-    pub fn get(&self) -> Option<Failure> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, failure: &Failure) {
-        if failure.kind != FailureKind::Transient {
-            let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            *trouble = Some(failure.clone());
-        }
-    }
-}
+/// Handing a task back while stopping takes no longer; the queue notices by itself that the worker
+/// is gone.
+const PASS_ON_MAX: Duration = Duration::from_secs(5);
+/// Writing the last records takes no longer.
+const LAST_RECORDS_MAX: Duration = Duration::from_secs(5);
+/// How often records are looked at. Those of a worker that has nothing to do are written then.
+const RECORDS_EVERY: Duration = Duration::from_secs(2);
 
 /// A worker: some slots that take tasks from a queue.
 #[derive(Debug)]
@@ -54,73 +51,288 @@ pub struct Worker {
     pub task_ended: Arc<Notify>,
     /// Told when outcomes cannot be recorded.
     pub trouble: Arc<Trouble>,
+    /// How to work.
+    pub options: WorkerOptions,
+}
+
+/// How a worker ended.
+#[derive(Debug, Default)]
+pub struct WorkerEnd {
+    /// Tasks that it had in hand and did not finish.
+    pub n_given_back: usize,
+    /// What the queue refuses, if that is why it ended.
+    pub refused: Option<QueueError>,
 }
 
 impl Worker {
-    /// Works until the queue closes or `shutdown` asks to stop. On drain, tasks in hand are
-    /// finished; on cancel they are given back. All slots have ended on return.
-    pub async fn run(&self, shutdown: &Shutdown) {
-        let mut slots: FuturesUnordered<_> = (0..self.n_slots)
+    /// Works until the queue closes or refuses, or `shutdown` asks to stop. On drain, no more
+    /// tasks are taken and those in hand may go on for the grace; on cancel they end at once.
+    /// What is not finished is passed on. All slots have ended on return.
+    pub async fn run(&self, shutdown: &Shutdown) -> WorkerEnd {
+        let run = Run {
+            worker: self,
+            stop: shutdown.nested(),
+            in_hand: InHand::default(),
+            n_busy: AtomicUsize::new(0),
+            n_given_back: AtomicUsize::new(0),
+            refused: Mutex::default(),
+        };
+        // Programs have few slots; a float counts them exactly.
+        metrics::gauge!(metric::SLOTS).set(self.n_slots as f64);
+        metrics::gauge!(metric::SLOTS_BUSY).set(0.0);
+        tokio::select! {
+            () = run.slots() => {}
+            () = run.end_grace() => {}
+            () = run.write_records() => {}
+        }
+        if let Some(log) = &self.options.attempts {
+            let written = tokio::time::timeout(LAST_RECORDS_MAX, log.write(true)).await;
+            if written.is_err() {
+                tracing::warn!("the last attempts could not be recorded in time");
+            }
+        }
+        WorkerEnd {
+            n_given_back: run.n_given_back.into_inner(),
+            refused: run
+                .refused
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+/// One run of a worker.
+struct Run<'a> {
+    worker: &'a Worker,
+    /// The caller's request to stop, and our own.
+    stop: Shutdown,
+    in_hand: InHand,
+    n_busy: AtomicUsize,
+    n_given_back: AtomicUsize,
+    refused: Mutex<Option<QueueError>>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Acknowledged,
+    GivenBack,
+}
+
+impl Run<'_> {
+    async fn slots(&self) {
+        let mut slots: FuturesUnordered<_> = (0..self.worker.n_slots)
             .map(|slot| {
-                self.run_slot(shutdown)
+                self.run_slot()
                     .instrument(tracing::info_span!("slot", slot))
             })
             .collect();
         while slots.next().await.is_some() {}
     }
 
-    async fn run_slot(&self, shutdown: &Shutdown) {
+    /// Cancels what is in hand when the grace is over. Never returns.
+    async fn end_grace(&self) {
+        self.stop.draining().await;
+        if let Some(grace) = self.worker.options.grace {
+            tokio::time::sleep(grace).await;
+            self.stop.cancel();
+        }
+        std::future::pending().await
+    }
+
+    /// Never returns.
+    async fn write_records(&self) {
+        if let Some(log) = &self.worker.options.attempts {
+            loop {
+                tokio::time::sleep(RECORDS_EVERY).await;
+                log.write(self.n_busy.load(Ordering::Relaxed) == 0).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn run_slot(&self) {
+        let entropy = self.worker.bench.entropy.as_ref();
+        let mut foreign = Pause::new(FOREIGN_KIND);
+        let mut unreachable = Pause::new(UNREACHABLE);
         loop {
             let received = tokio::select! {
                 biased;
-                () = shutdown.draining() => return,
-                received = self.queue.receive() => received,
+                () = self.stop.draining() => return,
+                received = self.worker.queue.receive() => received,
             };
             match received {
-                Ok(delivery) => self.handle(delivery, shutdown).await,
+                Ok(delivery) if !self.takes(&delivery.task) => {
+                    tracing::debug!(kind = delivery.task.kind, "left to other workers");
+                    self.pass_on(delivery, "kind").await;
+                    foreign.wait(entropy, &self.stop).await;
+                }
+                Ok(delivery) => {
+                    foreign.reset();
+                    match self.handle(delivery).await {
+                        Handled::Acknowledged => unreachable.reset(),
+                        Handled::GivenBack => unreachable.wait(entropy, &self.stop).await,
+                    }
+                }
                 Err(QueueError::Closed) => return,
+                Err(error @ QueueError::Refused { .. }) => {
+                    let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    refused.get_or_insert(error);
+                    self.stop.drain();
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot receive tasks, trying again");
-                    pause(shutdown).await;
+                    unreachable.wait(entropy, &self.stop).await;
                 }
             }
         }
     }
 
-    async fn handle(&self, delivery: Delivery, shutdown: &Shutdown) {
-        let task = delivery.task.task.clone();
-        let cancel = shutdown.child();
+    fn takes(&self, message: &TaskMessage) -> bool {
+        let kinds = self.worker.options.kinds.as_ref();
+        kinds.is_none_or(|kinds| kinds.contains(&message.kind))
+    }
+
+    /// Sees to it that a delivery ends, with all that is logged within the spans of its task.
+    async fn handle(&self, delivery: Delivery) -> Handled {
+        let message = &delivery.task;
+        let span = tracing::info_span!("job", run = %message.run);
+        let span = tracing::info_span!(
+            parent: &span, "stage", stage = message.stage, phase = message.phase
+        );
+        let span = tracing::info_span!(parent: &span, "task", id = %message.task);
+        let handled = self.claim(delivery).instrument(span).await;
+        self.worker.task_ended.notify_one();
+        handled
+    }
+
+    async fn claim(&self, delivery: Delivery) -> Handled {
+        loop {
+            let waiting = match self.in_hand.claim(&delivery.task) {
+                Claim::Ours(hold) => {
+                    let worked = self.work(&delivery.task).await;
+                    if let Ok(stored) = &worked {
+                        hold.stored(stored.clone());
+                    }
+                    drop(hold);
+                    return match worked {
+                        Ok(_) => self.acknowledge(delivery).await,
+                        Err(unsettled) => self.give_back(delivery, unsettled).await,
+                    };
+                }
+                Claim::Theirs(waiting) => waiting,
+            };
+            tracing::debug!("in hand already, waiting for its end");
+            let ended = tokio::select! {
+                biased;
+                ended = waiting.ended() => ended,
+                () = self.stop.cancelled() => None,
+            };
+            match ended {
+                Some(stored) if stored.settles(&delivery.task) => {
+                    return self.acknowledge(delivery).await;
+                }
+                // Of another run, which wants to know on its own.
+                Some(_) => {}
+                None => return self.give_back(delivery, None).await,
+            }
+        }
+    }
+
+    /// Works on a task; without a reason, because the worker must stop.
+    async fn work(&self, message: &TaskMessage) -> Result<Stored, Option<Unsettled>> {
+        let _busy = Busy::new(&self.n_busy);
+        let Worker { bench, options, .. } = self.worker;
+        let cancel = self.stop.child();
         let worked = tokio::select! {
-            worked = self.bench.work(&delivery.task, &cancel) => worked,
-            // Dropping the delivery gives the task back.
-            () = shutdown.cancelled() => return,
+            biased;
+            worked = bench.work(message, options, &cancel) => worked,
+            () = self.stop.cancelled() => return Err(None),
         };
         match worked {
             Ok(end) => {
-                match end {
-                    TaskEnd::Committed => tracing::debug!(%task, "committed"),
-                    TaskEnd::Found => tracing::debug!(%task, "already committed"),
-                    TaskEnd::Recorded(failure) => tracing::warn!(%task, %failure, "task failed"),
-                }
-                if let Err(error) = delivery.ack().await {
-                    tracing::warn!(%task, %error, "cannot acknowledge; the task will come again");
-                }
+                self.worker.trouble.settled();
+                Ok(match end {
+                    TaskEnd::Committed => {
+                        tracing::debug!("committed");
+                        Stored::Attempt
+                    }
+                    TaskEnd::Found => {
+                        tracing::debug!("already committed");
+                        Stored::Attempt
+                    }
+                    TaskEnd::Recorded(failure) => {
+                        tracing::warn!(task = %message.task, %failure, "task failed");
+                        Stored::Failure(message.run.clone())
+                    }
+                })
             }
-            Err(failure) => {
-                tracing::warn!(%task, %failure, "giving the task back");
-                self.trouble.set(&failure);
-                self.task_ended.notify_one();
-                drop(delivery);
-                pause(shutdown).await;
-            }
+            Err(_) if cancel.is_cancelled() => Err(None),
+            Err(unsettled) => Err(Some(unsettled)),
         }
-        self.task_ended.notify_one();
+    }
+
+    async fn acknowledge(&self, delivery: Delivery) -> Handled {
+        let task = delivery.task.task.clone();
+        if let Err(error) = delivery.ack().await {
+            tracing::warn!(%task, %error, "cannot acknowledge; the task will come again");
+        }
+        Handled::Acknowledged
+    }
+
+    /// `unsettled` is `None` where another delivery of the task, or the end of the worker, is the
+    /// reason.
+    async fn give_back(&self, delivery: Delivery, unsettled: Option<Unsettled>) -> Handled {
+        let task = &delivery.task.task;
+        let is_stopping = self.stop.is_draining();
+        if is_stopping {
+            self.n_given_back.fetch_add(1, Ordering::Relaxed);
+        }
+        match unsettled {
+            Some(unsettled) => {
+                tracing::warn!(%task, failure = %unsettled.failure, "giving the task back");
+                self.worker.trouble.unsettled(&unsettled);
+                match unsettled.blame {
+                    Blame::Message => drop(delivery),
+                    Blame::Surroundings => self.pass_on(delivery, "surroundings").await,
+                }
+            }
+            None if is_stopping => {
+                tracing::info!(%task, "stopping; the task is left to other workers");
+                let passed_on = self.pass_on(delivery, "stopping");
+                if tokio::time::timeout(PASS_ON_MAX, passed_on).await.is_err() {
+                    tracing::warn!("the queue does not take the task back in time");
+                }
+            }
+            None => self.pass_on(delivery, "surroundings").await,
+        }
+        Handled::GivenBack
+    }
+
+    async fn pass_on(&self, delivery: Delivery, reason: &'static str) {
+        metrics::counter!(metric::PASSED_ON, "reason" => reason).increment(1);
+        let task = delivery.task.task.clone();
+        if let Err(error) = delivery.pass_on().await {
+            tracing::warn!(%task, %error, "cannot leave the task to others; it will come again");
+        }
     }
 }
 
-async fn pause(shutdown: &Shutdown) {
-    tokio::select! {
-        () = tokio::time::sleep(UNREACHABLE_PAUSE) => {}
-        () = shutdown.draining() => {}
+/// A slot that has a task in hand.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(n_busy: &'a AtomicUsize) -> Self {
+        n_busy.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!(metric::SLOTS_BUSY).increment(1.0);
+        Self(n_busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!(metric::SLOTS_BUSY).decrement(1.0);
     }
 }

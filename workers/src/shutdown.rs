@@ -43,6 +43,15 @@ impl Shutdown {
         self.cancel.cancelled().await;
     }
 
+    /// A request to stop that follows this one, and can be made alone.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Self {
+            drain: self.drain.child_token(),
+            cancel: self.cancel.child_token(),
+        }
+    }
+
     /// A token that is cancelled with this shutdown and can be cancelled alone.
     #[must_use]
     pub fn child(&self) -> CancellationToken {

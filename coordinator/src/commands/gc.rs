@@ -211,7 +211,9 @@ impl Keep {
 async fn phases(output: &Output, run: &RunId) -> Result<Vec<PhaseStarted>, OutputError> {
     let mut phases = Vec::new();
     for event in output.list(&format!("{}/{run}", layout::RUNS)).await? {
-        if event.path.contains("/phase-") {
+        if layout::parse_run_event(&event.path)
+            .is_some_and(|(_, event)| event.starts_with("phase-"))
+        {
             phases.extend(output.get_json(&event.path, "event of a run").await?);
         }
     }

@@ -10,8 +10,10 @@ use gleaner_schemas::job::Job;
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Created, Output, Stores, layout};
 use gleaner_workers::attempt::Workbench;
+use gleaner_workers::attempt_log::{AttemptLog, worker_name};
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
+use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
 use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
@@ -99,6 +101,11 @@ pub async fn run(
         progress,
         shutdown,
     };
+    let attempts = AttemptLog::new(worker_name(entropy.as_ref()), chrono::Utc::now());
+    let options = WorkerOptions {
+        attempts: Some(Arc::new(attempts)),
+        ..WorkerOptions::default()
+    };
     let worker = Worker {
         queue: Arc::clone(&queues.taking),
         bench: Arc::new(Workbench {
@@ -112,6 +119,7 @@ pub async fn run(
         n_slots,
         task_ended: Arc::clone(&environment.task_ended),
         trouble: Arc::clone(&environment.trouble),
+        options,
     };
     // The worker stops when the coordinator has ended, and when somebody asks both to.
     let worker_shutdown = Shutdown::new();
@@ -131,8 +139,10 @@ pub async fn run(
         let mut forward = std::pin::pin!(forward);
         let mut working = std::pin::pin!(worker.run(&worker_shutdown));
         tokio::select! {
-            () = &mut working => {}
-            () = &mut forward => working.await,
+            _ = &mut working => {}
+            () = &mut forward => {
+                let _ = working.await;
+            }
         }
     };
     let (ended, ()) = tokio::join!(coordinate, work);

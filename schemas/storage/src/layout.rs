@@ -16,6 +16,7 @@
 //!     reduces/<stage>/<phase>/<id>.json                    outcome of a reduce
 //!     failures/<run id>/<task id>-<nonce>.json             failed attempts of one run
 //!     runs/<run id>/<event>.json                           journal of one run
+//!     runs/<run id>/attempts/<worker>-<sequence>.jsonl     what workers tell about its attempts
 //! ```
 
 use gleaner_schemas::{AttemptId, Fingerprint, PlanId, RunId, TaskId};
@@ -147,6 +148,29 @@ pub fn run_event(run: &RunId, event: &str) -> String {
     format!("{RUNS}/{run}/{event}.json")
 }
 
+/// The run and the event whose journal entry lies at `key`.
+#[must_use]
+pub fn parse_run_event(key: &str) -> Option<(RunId, &str)> {
+    let (run, event) = key.strip_prefix(RUNS)?.strip_prefix('/')?.split_once('/')?;
+    let event = event.strip_suffix(".json")?;
+    (!event.contains('/')).then_some((run.parse().ok()?, event))
+}
+
+/// Key of what a worker tells about attempts of a run. `worker` must be a single part of a path
+/// that no other worker uses; `sequence` differs between its objects.
+#[must_use]
+pub fn attempt_records(run: &RunId, worker: &str, sequence: u64) -> String {
+    format!("{RUNS}/{run}/attempts/{worker}-{sequence:06}.jsonl")
+}
+
+/// The run about whose attempts the object at `key` tells.
+#[must_use]
+pub fn parse_attempt_records(key: &str) -> Option<RunId> {
+    let (run, name) = key.strip_prefix(RUNS)?.strip_prefix('/')?.split_once('/')?;
+    let name = name.strip_prefix("attempts/")?.strip_suffix(".jsonl")?;
+    (!name.contains('/')).then_some(run.parse().ok()?)
+}
+
 /// Folder in which the attempts of `task` lie, within the phase's folder.
 #[must_use]
 pub fn attempt_folder(folder: &str, task: &TaskId, n_tasks: u64) -> String {
@@ -191,6 +215,20 @@ mod tests {
         }
         assert_eq!(parse_attempt("weights/notes.txt"), None);
         assert_eq!(parse_attempt("weights/a-b.parquet"), None);
+    }
+
+    #[test]
+    fn what_a_run_and_its_workers_tell_is_told_apart() {
+        let run = RunId::new(7);
+        // A host may be called anything.
+        for worker in ["host-1-ab", "phase-1-2-3", "start-1-2.json"] {
+            let key = attempt_records(&run, worker, 3);
+            assert_eq!(parse_attempt_records(&key), Some(run.clone()), "{key}");
+            assert_eq!(parse_run_event(&key), None, "{key}");
+        }
+        let key = run_event(&run, "phase-001");
+        assert_eq!(parse_run_event(&key), Some((run, "phase-001")));
+        assert_eq!(parse_attempt_records(&key), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use gleaner_schemas::{
 use gleaner_storage::{Output, Stores, TableEncoder, layout};
 use gleaner_workers::attempt::{TaskExecutor, Workbench};
 use gleaner_workers::entropy::{Entropy as _, SeededEntropy};
+use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
 use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
@@ -166,6 +167,7 @@ impl World {
             n_slots: 1 + self.faults.pick(0..3) as usize,
             task_ended: Arc::clone(&self.task_ended),
             trouble: Arc::new(Trouble::default()),
+            options: WorkerOptions::default(),
         };
         worker.run(&Shutdown::new()).await;
     }

@@ -1,0 +1,303 @@
+//! Records of attempts, for people. They are written together, so that they cost few requests;
+//! a worker that is killed loses those that it had not yet written, and nothing depends on them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use gleaner_schemas::{AttemptRecord, RunId};
+use gleaner_storage::{Output, layout};
+use tokio::time::Instant;
+
+use crate::entropy::Entropy;
+
+/// So many records are written at once, or sooner.
+const RECORDS_PER_OBJECT: usize = 256;
+/// A record waits no longer than this while the worker is busy.
+const RECORD_AGE_MAX: Duration = Duration::from_secs(60);
+/// Records that are kept while they cannot be written; beyond, the newest are lost.
+const RECORDS_MAX: usize = 4096;
+/// Characters of a host's name that become a part of a key.
+const HOST_LENGTH_MAX: usize = 40;
+
+/// Collects records of attempts and writes them beside the journals of their runs.
+#[derive(Debug)]
+pub struct AttemptLog {
+    worker: String,
+    started: (DateTime<Utc>, Instant),
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: BTreeMap<(String, RunId), Pending>,
+    n_pending: usize,
+    next_sequence: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    output: Output,
+    since: Instant,
+    records: Vec<AttemptRecord>,
+}
+
+impl AttemptLog {
+    /// The log of the process `worker`, a single part of a path such as [`worker_name`] makes.
+    /// `now` is the time of the call: later times are counted from it.
+    #[must_use]
+    pub fn new(worker: String, now: DateTime<Utc>) -> Self {
+        Self {
+            worker,
+            started: (now, Instant::now()),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The name of the process.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// The time of an instant as documents of an output write it.
+    #[must_use]
+    pub fn time_of(&self, instant: Instant) -> String {
+        let (time, at) = self.started;
+        let since = chrono::TimeDelta::from_std(instant.saturating_duration_since(at));
+        let time = since.map_or(time, |since| time + since);
+        time.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    /// Takes a record. It is dropped if too many wait already.
+    pub fn add(&self, output: &Output, run: &RunId, record: AttemptRecord) {
+        let mut state = self.lock();
+        if state.n_pending >= RECORDS_MAX {
+            return;
+        }
+        state.n_pending += 1;
+        let key = (output.uri().to_owned(), run.clone());
+        let pending = state.pending.entry(key).or_insert_with(|| Pending {
+            output: output.clone(),
+            since: Instant::now(),
+            records: Vec::new(),
+        });
+        pending.records.push(record);
+    }
+
+    /// Writes records that have waited long enough, or all. Those that cannot be written wait for
+    /// the next call.
+    pub async fn write(&self, all: bool) {
+        for (key, pending, sequence) in self.take(all) {
+            let path = layout::attempt_records(&key.1, &self.worker, sequence);
+            let put = pending.output.put(&path, lines(&pending.records)).await;
+            if let Err(error) = put {
+                tracing::warn!(%error, run = %key.1, "cannot record attempts, trying again later");
+                self.put_back(key, pending);
+            }
+        }
+    }
+
+    fn take(&self, all: bool) -> Vec<((String, RunId), Pending, u64)> {
+        let mut state = self.lock();
+        let is_due = |pending: &Pending| {
+            all || pending.records.len() >= RECORDS_PER_OBJECT
+                || pending.since.elapsed() >= RECORD_AGE_MAX
+        };
+        let due: Vec<_> = state
+            .pending
+            .iter()
+            .filter(|(_, pending)| is_due(pending))
+            .map(|(key, _)| key.clone())
+            .collect();
+        due.into_iter()
+            .filter_map(|key| {
+                let pending = state.pending.remove(&key)?;
+                state.n_pending -= pending.records.len();
+                let sequence = state.next_sequence;
+                state.next_sequence += 1;
+                Some((key, pending, sequence))
+            })
+            .collect()
+    }
+
+    fn put_back(&self, key: (String, RunId), mut older: Pending) {
+        let mut state = self.lock();
+        state.n_pending += older.records.len();
+        // Not due at once: whatever is in the way stays there for a while.
+        older.since = Instant::now();
+        if let Some(newer) = state.pending.remove(&key) {
+            older.records.extend(newer.records);
+        }
+        state.pending.insert(key, older);
+    }
+
+    /// A thread that panicked under the lock leaves at most a wrong count behind.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lines(records: &[AttemptRecord]) -> Bytes {
+    let mut text = String::new();
+    for record in records {
+        // A record is made of texts and finite numbers, which JSON can always say.
+        if let Ok(line) = serde_json::to_string(record) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    text.into()
+}
+
+/// A name for this process that no other process has: host, process id, random digits.
+#[must_use]
+pub fn worker_name(entropy: &dyn Entropy) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .or_else(|| std::env::var("COMPUTERNAME").ok())
+        .unwrap_or_default();
+    name(&host, std::process::id(), entropy.next_u64())
+}
+
+fn name(host: &str, pid: u32, random: u64) -> String {
+    let host: String = host
+        .trim()
+        .chars()
+        .take(HOST_LENGTH_MAX)
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let host = if host.is_empty() { "host" } else { &host };
+    format!("{host}-{pid}-{:08x}", random >> 32)
+}
+
+/// The most memory that this process has used since it started, in bytes, where the system tells.
+#[must_use]
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    parse_peak_memory(&status)
+}
+
+fn parse_peak_memory(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gleaner_schemas::{AttemptOutcome, Fingerprint};
+    use gleaner_storage::Stores;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn output() -> Output {
+        let stores = Stores::from_env().with("sim://store", Arc::new(InMemory::new()));
+        Output::open(&stores, "sim://store/out").unwrap()
+    }
+
+    fn record(number: u64) -> AttemptRecord {
+        AttemptRecord {
+            format: AttemptRecord::FORMAT,
+            task: Fingerprint::of("task", &number).into(),
+            attempt: None,
+            stage: "stage".to_owned(),
+            phase: "phase".to_owned(),
+            worker: "host-1-0".to_owned(),
+            started_at: String::new(),
+            seconds: 0.5,
+            rows: None,
+            bytes_in: number,
+            bytes_out: None,
+            worker_peak_memory_bytes: None,
+            outcome: AttemptOutcome::Cancelled,
+            failure: None,
+        }
+    }
+
+    fn log() -> AttemptLog {
+        AttemptLog::new("host-1-0".to_owned(), DateTime::UNIX_EPOCH)
+    }
+
+    async fn written(output: &Output) -> Vec<AttemptRecord> {
+        let mut records = Vec::new();
+        for object in output.list(layout::RUNS).await.unwrap() {
+            assert!(layout::parse_attempt_records(&object.path).is_some());
+            let text = output.get(&object.path).await.unwrap().unwrap();
+            let lines = std::str::from_utf8(&text).unwrap().lines();
+            records.extend(lines.map(|line| serde_json::from_str(line).unwrap()));
+        }
+        records
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_are_written_together_and_in_time() {
+        let (output, log, run) = (output(), log(), RunId::new(1));
+        for number in 0..3 {
+            log.add(&output, &run, record(number));
+        }
+        log.write(false).await;
+        assert_eq!(written(&output).await, []);
+        tokio::time::advance(RECORD_AGE_MAX).await;
+        log.write(false).await;
+        assert_eq!(written(&output).await, [record(0), record(1), record(2)]);
+        for number in 0..RECORDS_PER_OBJECT as u64 {
+            log.add(&output, &run, record(number));
+        }
+        log.write(false).await;
+        assert_eq!(written(&output).await.len(), 3 + RECORDS_PER_OBJECT);
+        assert_eq!(output.list(layout::RUNS).await.unwrap().len(), 2);
+        log.add(&output, &RunId::new(2), record(9));
+        log.write(true).await;
+        assert_eq!(output.list(layout::RUNS).await.unwrap().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_is_kept_up_to_a_bound() {
+        let (broken, log, run) = (output(), log(), RunId::new(1));
+        let missing = Stores::from_env();
+        // No directory can be made below a file.
+        let refusing = Output::open(&missing, "file:///dev/null/out").unwrap();
+        for number in 0..RECORDS_MAX as u64 + 10 {
+            log.add(&refusing, &run, record(number));
+        }
+        log.write(true).await;
+        assert_eq!(log.lock().n_pending, RECORDS_MAX);
+        log.add(&broken, &run, record(0));
+        assert_eq!(log.lock().n_pending, RECORDS_MAX);
+    }
+
+    #[test]
+    fn times_are_counted_from_the_start() {
+        let log = log();
+        let later = log.started.1 + Duration::from_millis(1500);
+        assert_eq!(log.time_of(later), "1970-01-01T00:00:01.500Z");
+    }
+
+    #[test]
+    fn a_host_can_be_called_anything() {
+        assert_eq!(
+            name("gpu-3.lab\n", 7, 0xabcd_0000_0000_0000),
+            "gpu-3-lab-7-abcd0000"
+        );
+        assert_eq!(name("../../etc", 7, 0), "------etc-7-00000000");
+        assert_eq!(name("", 7, 0), "host-7-00000000");
+        assert!(name(&"x".repeat(300), 7, 0).len() < 64);
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_read() {
+        let status = "Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(parse_peak_memory(status), Some(2048 * 1024));
+        assert_eq!(parse_peak_memory("VmHWM:\t x kB\n"), None);
+        assert_eq!(parse_peak_memory(""), None);
+    }
+}

@@ -1,0 +1,22 @@
+//! What a worker may be told about how to work.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attempt_log::AttemptLog;
+
+/// How a worker works. The default takes everything, waits for what is in hand, and keeps no
+/// record.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerOptions {
+    /// Kinds of stages whose tasks are taken; `None` takes all. Others are left to others.
+    pub kinds: Option<BTreeSet<String>>,
+    /// How long tasks in hand may go on after the worker was told to stop; `None` lets them end.
+    pub grace: Option<Duration>,
+    /// How long the queue lets a worker hold a task before it takes it away; `None` if it does
+    /// not. Tasks that may take longer than half of it are refused.
+    pub consumer_timeout: Option<Duration>,
+    /// Where attempts are recorded.
+    pub attempts: Option<Arc<AttemptLog>>,
+}
