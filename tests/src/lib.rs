@@ -8,5 +8,6 @@ pub mod corpus;
 pub mod golden;
 pub mod plain_job;
 pub mod program;
+pub mod servers;
 pub mod simulation;
 pub mod small;

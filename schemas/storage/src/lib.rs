@@ -7,6 +7,7 @@
 mod blocking;
 pub mod documents;
 pub mod encode;
+mod fetch;
 pub mod footer;
 mod jsonl;
 pub mod layout;
@@ -16,10 +17,13 @@ pub mod metadata;
 pub mod output;
 mod parquet_documents;
 mod read_error;
+pub mod redact;
+pub mod store_error;
 pub mod stores;
 pub mod table;
 
 pub use encode::TableEncoder;
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};
 pub use read_error::ReadError;
+pub use store_error::{StoreError, StoreProblem};
 pub use stores::Stores;
