@@ -113,7 +113,9 @@ pub fn run(
         match cluster.coordinator_end(left) {
             Some(0) => break,
             Some(4) => cluster.start_coordinator(&arguments),
-            other => cluster.fail(&format!("seed {seed}: the coordinator ended with {other:?}")),
+            other => cluster.fail(&format!(
+                "seed {seed}: the coordinator ended with {other:?}"
+            )),
         }
     }
     println!("chaos: seed {seed}: done after {:?}", started.elapsed());

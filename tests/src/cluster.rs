@@ -226,7 +226,10 @@ pub fn published(version: &gleaner_schemas::Version) -> BTreeMap<(String, String
         .flat_map(|(table, version)| {
             version.files.iter().map(|file| {
                 let (task, attempt) = layout::parse_attempt(&file.path).unwrap();
-                ((table.clone(), task.to_string()), attempt.content().to_string())
+                (
+                    (table.clone(), task.to_string()),
+                    attempt.content().to_string(),
+                )
             })
         })
         .collect()

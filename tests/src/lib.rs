@@ -4,12 +4,13 @@
 // Everything here serves tests: what cannot go on panics with its reason.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod chaos;
+pub mod cluster;
 pub mod corpus;
 pub mod golden;
 pub mod plain_job;
 pub mod program;
 pub mod scale;
-#[cfg(unix)]
 pub mod servers;
 pub mod simulation;
 pub mod small;

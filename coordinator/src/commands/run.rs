@@ -122,30 +122,14 @@ pub async fn run(
         options,
     };
     // The worker stops when the coordinator has ended, and when somebody asks both to.
-    let worker_shutdown = Shutdown::new();
+    let worker_shutdown = environment.shutdown.nested();
     let coordinate = async {
         let ended = coordinate(&checked, &base_dir, &environment, &io).await;
         // Nobody offers tasks of this run any more: slots end when they have finished theirs.
         worker_shutdown.drain();
         ended
     };
-    let forward = async {
-        environment.shutdown.draining().await;
-        worker_shutdown.drain();
-        environment.shutdown.cancelled().await;
-        worker_shutdown.cancel();
-    };
-    let work = async {
-        let mut forward = std::pin::pin!(forward);
-        let mut working = std::pin::pin!(worker.run(&worker_shutdown));
-        tokio::select! {
-            _ = &mut working => {}
-            () = &mut forward => {
-                let _ = working.await;
-            }
-        }
-    };
-    let (ended, ()) = tokio::join!(coordinate, work);
+    let (ended, _) = tokio::join!(coordinate, worker.run(&worker_shutdown));
     queues.close().await;
     ended
 }

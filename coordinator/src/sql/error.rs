@@ -4,7 +4,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use gleaner_schemas::FailureKind;
 use gleaner_schemas::failure::error_chain;
 use gleaner_storage::OutputError;
-use gleaner_storage::output::store_error_kind;
+use gleaner_storage::store_error::store_error_kind;
 
 use crate::run_error::RunError;
 

@@ -13,6 +13,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
 
+use crate::fetch::fetch;
 use crate::read_error::ReadError;
 use crate::stores::Stores;
 
@@ -217,10 +218,7 @@ impl RangeReader {
         let Shared {
             io, store, path, ..
         } = self.shared.as_ref();
-        let fetched = io.wait(async {
-            let found = store.get_opts(path, options).await?;
-            found.bytes().await
-        });
+        let fetched = io.wait(fetch(store.as_ref(), path, options));
         let bytes =
             fetched.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))?;
         let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::fetch::fetch;
 use crate::metadata;
 use crate::read_error::ReadError;
 use crate::stores::Stores;
@@ -122,11 +123,7 @@ async fn jsonl_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Read
             range: Some(GetRange::Bounded(0..file.bytes.min(BYTES_INFERRED))),
             ..GetOptions::default()
         };
-        let fetched = async {
-            use object_store::ObjectStore as _;
-            store.get_opts(&path, options).await?.bytes().await
-        };
-        fetched
+        fetch(store.as_ref(), &path, options)
             .await
             .map_err(|error| ReadError::store(&file.name, error))?
     };

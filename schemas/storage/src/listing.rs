@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use crate::read_error::ReadError;
+use crate::store_error::is_missing;
 use crate::stores::{Stores, absolute_path, file_uri, is_uri, object_uri};
 
 /// The files that patterns match, by name, without repetition.
@@ -64,10 +65,10 @@ fn check_regular(file: &SourceFile) -> Result<(), ReadError> {
         .filter(|url| url.scheme() == "file")
         .and_then(|url| url.to_file_path().ok());
     match path.map(std::fs::metadata) {
-        Some(Ok(meta)) if !meta.is_file() => Err(ReadError::Uri {
-            text: file.name.clone(),
-            message: "it is not a regular file".to_owned(),
-        }),
+        Some(Ok(meta)) if !meta.is_file() => Err(ReadError::uri(
+            &file.name,
+            "it is not a regular file".to_owned(),
+        )),
         // What cannot be looked at fails where it is read, with its reason.
         _ => Ok(()),
     }
@@ -118,10 +119,8 @@ impl<'a> Pattern<'a> {
             store,
             authority: (scheme != "file").then_some(authority),
             folder_text,
-            folder: Path::parse(folder.trim_matches('/')).map_err(|error| ReadError::Uri {
-                text: text.to_owned(),
-                message: error.to_string(),
-            })?,
+            folder: Path::parse(folder.trim_matches('/'))
+                .map_err(|error| ReadError::uri(text, error.to_string()))?,
             rest,
         })
     }
@@ -133,10 +132,10 @@ impl<'a> Pattern<'a> {
             .as_deref()
             .is_some_and(|authority| authority.starts_with("http"));
         if is_http && has_wildcard {
-            return Err(ReadError::Uri {
-                text: self.text.to_owned(),
-                message: "over HTTP nothing can be listed; name each file".to_owned(),
-            });
+            return Err(ReadError::uri(
+                self.text,
+                "over HTTP nothing can be listed; name each file".to_owned(),
+            ));
         }
         if has_wildcard {
             return self.glob().await;
@@ -145,7 +144,7 @@ impl<'a> Pattern<'a> {
             let location = self.folder.clone().join(self.rest);
             match self.store.head(&location).await {
                 Ok(meta) => return Ok(vec![self.source(self.text.to_owned(), meta)?]),
-                Err(object_store::Error::NotFound { .. }) if !is_http => {}
+                Err(error) if !is_http && is_missing(&error) => {}
                 // The local store says so of a folder.
                 Err(_) if self.is_local_folder(&location) => {}
                 Err(error) => return Err(ReadError::store(self.text, error)),
@@ -194,10 +193,7 @@ impl<'a> Pattern<'a> {
             .literal_separator(true)
             .build()
             .map(|glob| glob.compile_matcher())
-            .map_err(|error| ReadError::Uri {
-                text: self.text.to_owned(),
-                message: error.to_string(),
-            })
+            .map_err(|error| ReadError::uri(self.text, error.to_string()))
     }
 
     /// Objects below a folder, with their path within it.
@@ -214,7 +210,7 @@ impl<'a> Pattern<'a> {
         };
         let metas = match listed {
             Ok(metas) => metas,
-            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(error) if is_missing(&error) => Vec::new(),
             Err(error) => return Err(ReadError::store(self.text, error)),
         };
         Ok(metas

@@ -12,12 +12,20 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::{AttemptId, Failure, FailureKind, TaskId, Version};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::fetch::fetch;
 use crate::layout;
-use crate::stores::Stores;
+use crate::redact::redact;
+use crate::store_error::{StoreError, StoreProblem, is_missing};
+use crate::stores::{Stores, encoded};
+
+/// S3 takes no more in one request.
+const SINGLE_PUT_BYTES_MAX: u64 = 5 << 30;
+/// Bytes of each part of a larger object: 10,000 parts at most make 625 GiB.
+const PART_BYTES: usize = 64 << 20;
 
 const WRITE: &str = "write";
 const CREATE: &str = "create";
@@ -33,7 +41,7 @@ pub enum OutputError {
         /// On which object.
         uri: String,
         /// Why it did not work.
-        source: object_store::Error,
+        source: StoreError,
     },
     /// The URI of the output cannot be used.
     #[error("cannot use {uri} as an output: {message}")]
@@ -60,7 +68,7 @@ impl OutputError {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Store { source, .. } => store_error_kind(source),
+            Self::Store { source, .. } => source.kind(),
             Self::Uri { .. } | Self::Malformed { .. } => FailureKind::Permanent,
         }
     }
@@ -78,53 +86,10 @@ impl From<OutputError> for Failure {
     }
 }
 
-/// What to do about an error of a store.
-#[must_use]
-pub fn store_error_kind(error: &object_store::Error) -> FailureKind {
-    use object_store::Error;
-    match error {
-        Error::NotFound { .. }
-        | Error::InvalidPath { .. }
-        | Error::NotSupported { .. }
-        | Error::NotImplemented { .. }
-        | Error::Precondition { .. }
-        | Error::PermissionDenied { .. }
-        | Error::Unauthenticated { .. }
-        | Error::UnknownConfigurationKey { .. } => FailureKind::Permanent,
-        other if is_lasting(other) => FailureKind::Permanent,
-        _ => FailureKind::Transient,
-    }
-}
-
 /// Whether the store has said that it will not take objects, whichever are there.
 fn is_refused(error: &object_store::Error) -> bool {
-    use object_store::Error;
-    matches!(
-        error,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
-    ) || is_lasting(error)
-}
-
-/// Whether the file system refuses what trying again cannot change.
-fn is_lasting(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(
-                error.kind(),
-                ErrorKind::StorageFull
-                    | ErrorKind::QuotaExceeded
-                    | ErrorKind::FileTooLarge
-                    | ErrorKind::PermissionDenied
-                    | ErrorKind::ReadOnlyFilesystem
-                    | ErrorKind::NotADirectory
-                    | ErrorKind::IsADirectory
-            );
-        }
-        cause = error.source();
-    }
-    false
+    let error = StoreError::of(error);
+    *error.problem() != StoreProblem::Missing && error.kind() == FailureKind::Permanent
 }
 
 /// The outcome of a put-if-absent.
@@ -188,7 +153,7 @@ impl Output {
     pub fn open(stores: &Stores, uri: &str) -> Result<Self, OutputError> {
         let uri = uri.trim_end_matches('/');
         let (store, root) = stores.resolve(uri).map_err(|error| OutputError::Uri {
-            uri: uri.to_owned(),
+            uri: redact(uri),
             message: gleaner_schemas::failure::error_chain(&error),
         })?;
         Ok(Self {
@@ -207,7 +172,8 @@ impl Output {
     /// The absolute URI of one of its objects.
     #[must_use]
     pub fn uri_of(&self, key: &str) -> String {
-        format!("{}/{key}", self.uri)
+        let location = location(&Path::ROOT, key);
+        format!("{}/{}", self.uri, encoded(&location))
     }
 
     /// The store that it lies in.
@@ -216,11 +182,10 @@ impl Output {
         &self.store
     }
 
-    /// The place of a key in the store.
+    /// The place of a key in the store: below the output, whatever the key is.
     #[must_use]
     pub fn path_of(&self, key: &str) -> Path {
-        key.split('/')
-            .fold(self.root.clone(), |path, part| path.join(part))
+        location(&self.root, key)
     }
 
     fn key_of(&self, path: &Path) -> Option<String> {
@@ -238,7 +203,7 @@ impl Output {
         OutputError::Store {
             operation,
             uri: self.uri_of(key),
-            source,
+            source: source.into(),
         }
     }
 
@@ -248,14 +213,37 @@ impl Output {
     ///
     /// Of the store. The object may be there all the same.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), OutputError> {
-        let result = self
-            .store
-            .put(&self.path_of(key), PutPayload::from_bytes(bytes))
-            .await;
-        match result {
-            Ok(_) => Ok(()),
-            Err(source) => Err(self.store_error(WRITE, key, source)),
+        let path = self.path_of(key);
+        let put = if bytes.len() as u64 > SINGLE_PUT_BYTES_MAX {
+            self.put_in_parts(&path, bytes, PART_BYTES).await
+        } else {
+            let put = self.store.put(&path, PutPayload::from_bytes(bytes));
+            put.await.map(|_| ())
+        };
+        put.map_err(|source| self.store_error(WRITE, key, source))
+    }
+
+    /// Puts an object that is too large for one request. It becomes visible when it is whole.
+    async fn put_in_parts(
+        &self,
+        path: &Path,
+        mut bytes: Bytes,
+        part_bytes: usize,
+    ) -> object_store::Result<()> {
+        let mut upload = self.store.put_multipart(path).await?;
+        let sent = async {
+            while !bytes.is_empty() {
+                let part = bytes.split_to(part_bytes.min(bytes.len()));
+                upload.put_part(part.into()).await?;
+            }
+            upload.complete().await
+        };
+        let sent = sent.await;
+        if sent.is_err() {
+            // What stays behind is no object; a rule of the bucket expires it.
+            let _ = upload.abort().await;
         }
+        sent.map(|_| ())
     }
 
     /// Puts an object unless there is one: of several callers exactly one's bytes are kept, and
@@ -294,13 +282,10 @@ impl Output {
     ///
     /// Of the store.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, OutputError> {
-        let result = match self.store.get(&self.path_of(key)).await {
-            Ok(found) => found.bytes().await,
-            Err(error) => Err(error),
-        };
-        match result {
+        let path = self.path_of(key);
+        match fetch(self.store.as_ref(), &path, GetOptions::default()).await {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(source) => Err(self.store_error("read", key, source)),
         }
     }
@@ -312,7 +297,8 @@ impl Output {
     /// Of the store.
     pub async fn delete(&self, key: &str) -> Result<(), OutputError> {
         match self.store.delete(&self.path_of(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             Err(source) => Err(self.store_error("delete", key, source)),
         }
     }
@@ -364,7 +350,7 @@ impl Output {
             .await;
         match listed {
             Ok(objects) => Ok(objects),
-            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
             Err(source) => Err(self.store_error("list", folder, source)),
         }
     }
@@ -571,6 +557,14 @@ impl Output {
             .await
     }
 }
+
+/// `root/key`. Parts that would climb or that stores give a meaning to are encoded.
+fn location(root: &Path, key: &str) -> Path {
+    key.split('/')
+        .filter(|part| !part.is_empty())
+        .fold(root.clone(), |path, part| path.join(part))
+}
+
 fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Result<u64> {
     let mut n_removed = 0;
     let entries = match std::fs::read_dir(folder) {

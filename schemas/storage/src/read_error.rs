@@ -3,7 +3,8 @@
 use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{Failure, FailureKind, Place};
 
-use crate::output::store_error_kind;
+use crate::redact::redact;
+use crate::store_error::{StoreError, StoreProblem};
 
 /// An input could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,15 @@ pub enum ReadError {
         text: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// A URI with credentials in it. Whatever shows it would show them.
+    #[error(
+        "{text} names a user, a password or a signature; credentials are taken from the \
+         environment, never from a URI"
+    )]
+    Secret {
+        /// The URI without them.
+        text: String,
     },
     /// A pattern that matches nothing.
     #[error("no file matches {pattern} (looked in {folder})")]
@@ -36,7 +46,7 @@ pub enum ReadError {
         /// The file or folder.
         name: String,
         /// Why not.
-        source: object_store::Error,
+        source: StoreError,
     },
     /// The file is not the one that the task was planned for.
     #[error("{name} has changed since the job looked at it; run the job again")]
@@ -69,7 +79,7 @@ impl ReadError {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Store { source, .. } => store_error_kind(source),
+            Self::Store { source, .. } => source.kind(),
             _ => FailureKind::Permanent,
         }
     }
@@ -80,14 +90,23 @@ impl ReadError {
         matches!(self, Self::Contents { .. })
     }
 
+    /// The error of a text that should name a file or a store.
+    pub(crate) fn uri(text: &str, message: String) -> Self {
+        Self::Uri {
+            text: redact(text),
+            message: redact(&message),
+        }
+    }
+
     /// The error of a store, for the file `name`.
     #[must_use]
     pub fn store(name: &str, source: object_store::Error) -> Self {
-        match source {
-            object_store::Error::Precondition { .. } => Self::Changed {
+        let source = StoreError::from(source);
+        match source.problem() {
+            StoreProblem::Changed => Self::Changed {
                 name: name.to_owned(),
             },
-            source => Self::Store {
+            _ => Self::Store {
                 name: name.to_owned(),
                 source,
             },

@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use gleaner_schemas::{ContentHash, Failure, FailureKind, Place};
-use object_store::ObjectStoreExt as _;
+use object_store::GetOptions;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{
 
 pub use crate::blocking::BlockingIo;
 use crate::blocking::RangeReader;
+use crate::fetch::fetch;
 use crate::parquet_documents::{contents, mask};
 use crate::read_error::ReadError;
 
@@ -119,7 +120,7 @@ pub fn read_whole(
     let fail = |error: ReadError| error.into_failure(Place::file(uri));
     let (store, path) = io.stores.resolve(uri).map_err(fail)?;
     let bytes = io
-        .wait(async { store.get(&path).await?.bytes().await })
+        .wait(fetch(store.as_ref(), &path, GetOptions::default()))
         .map_err(|error| fail(ReadError::store(uri, error)))?;
     if ContentHash::of(&bytes) != *content {
         return Err(Failure::new(

@@ -1,5 +1,9 @@
-//! Real servers, each an own process on this machine, that tests start, break and stop.
+//! Servers that tests start: real ones, each an own process on this machine, where they are
+//! installed; fakes that misbehave on demand; and a proxy that breaks connections.
 
+pub mod ceph;
+pub mod fake_s3;
+pub mod proxy;
 pub mod rabbitmq;
 
 use std::fmt;
