@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gleaner_schemas::failure::error_chain;
 use gleaner_storage::{Output, Stores, stores};
 use gleaner_workers::shutdown::Shutdown;
 use indicatif::MultiProgress;
@@ -184,9 +185,16 @@ async fn run_job(
     };
     let progress = progress::of_style(style, bars);
     let shutdown = Shutdown::new();
+    let telling = match health {
+        Some(address) => Some(tell(address).await?),
+        None => None,
+    };
     let signals = tokio::spawn(forward_signals(shutdown.clone(), bars.clone()));
     let ended = run::run(arguments, progress, shutdown).await;
     signals.abort();
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     let report = ended?;
     let summary = summary::gather(&report).await?;
     if global.json {
@@ -199,6 +207,39 @@ async fn run_job(
         print_text(&summary.render(paint, stdout::width()))?;
     }
     Ok(Exit::Done)
+}
+
+/// The server of health and metrics, beside a run.
+struct Telling {
+    stop: tokio::sync::oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+async fn tell(address: &str) -> Result<Telling, RunError> {
+    let address = gleaner_telemetry::parse_address(address).map_err(|message| {
+        RunError::usage(message, "write --health 9090 or --health 0.0.0.0:9090")
+    })?;
+    let metrics = gleaner_telemetry::Metrics::install()
+        .map_err(|error| RunError::Internal(error.to_string()))?;
+    let server = gleaner_telemetry::HealthServer::bind(address)
+        .await
+        .map_err(|error| RunError::usage(error_chain(&error), "choose another --health"))?;
+    tracing::info!(address = %server.address(), "serving /live, /ready and /metrics");
+    let readiness = gleaner_telemetry::Readiness::new("starting");
+    readiness.ready();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let stopped = async {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(server.serve(readiness, metrics, stopped));
+    Ok(Telling { stop, server })
+}
+
+impl Telling {
+    async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = self.server.await;
+    }
 }
 
 /// The first signal drains, the second cancels.

@@ -51,7 +51,7 @@ pub const SLOTS_BUSY: &str = "gleaner_slots_busy";
 pub const PASSED_ON: &str = "gleaner_deliveries_passed_on_total";
 /// Coordinator: tasks that wait on the queue. Labels: `resource`, `priority`.
 pub const QUEUE_WAITING: &str = "gleaner_queue_waiting";
-/// Coordinator: tasks of the phase that runs. Labels: `stage`, `phase`, `state` (`open`,
+/// Coordinator: tasks of the phase that runs. Labels: `stage`, `phase`, `state` (`waiting`,
 /// `offered`, `done`, `quarantined`).
 pub const TASKS: &str = "gleaner_tasks";
 

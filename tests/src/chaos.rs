@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use gleaner_schemas::Version;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -83,7 +82,6 @@ pub fn run(
     arena: &mut Arena<'_>,
     output: &str,
     expected: &BTreeMap<(String, String), String>,
-    open: impl Fn(&str) -> Version,
 ) {
     println!("chaos: seed {seed}");
     let mut dice = StdRng::seed_from_u64(seed);
@@ -123,7 +121,7 @@ pub fn run(
     if verified.code != Some(0) {
         cluster.fail::<()>(&format!("seed {seed}: {verified:?}"));
     }
-    let found = published(&open(output));
+    let found = published(|arguments| cluster.gleaner(arguments), output);
     let different: Vec<_> = expected
         .iter()
         .filter(|(task, hash)| found.get(task) != Some(hash))
@@ -167,7 +165,7 @@ fn disturb(
         Disturbance::CutBrokerConnections => arena.broker.close_all_connections(),
         Disturbance::KillBroker => {
             arena.broker.kill();
-            arena.broker.restart();
+            arena.broker.start_again();
         }
         Disturbance::StoreSilent(span) => during(arena.store, Mode::BlackHole, span),
         Disturbance::StoreResets(span) => during(arena.store, Mode::Reset, span),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gleaner_storage::layout;
 
-use crate::program::{Ended, Workspace, command_in, ended, program, worker_program};
+use crate::program::{Ended, Workspace, command_in, ended, program, text, worker_program};
 
 /// Pause between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(20);
@@ -216,21 +216,25 @@ fn wait(child: &mut Child, longest: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Hashes of the objects of tables by table and task, from what `gleaner export`-like readers see:
-/// the newest version of an output.
+/// Hashes of the objects of tables by table and task: what the newest version of an output names,
+/// without what is random in the names.
+///
+/// # Panics
+///
+/// If `gleaner sql` fails.
 #[must_use]
-pub fn published(version: &gleaner_schemas::Version) -> BTreeMap<(String, String), String> {
-    version
-        .tables
+pub fn published(
+    gleaner: impl Fn(&[&str]) -> Ended,
+    output: &str,
+) -> BTreeMap<(String, String), String> {
+    let query = "SELECT table_name, path FROM gleaner.files";
+    let rows = gleaner(&["sql", output, query, "--format", "json"]).expect(0);
+    rows.events()
         .iter()
-        .flat_map(|(table, version)| {
-            version.files.iter().map(|file| {
-                let (task, attempt) = layout::parse_attempt(&file.path).unwrap();
-                (
-                    (table.clone(), task.to_string()),
-                    attempt.content().to_string(),
-                )
-            })
+        .map(|row| {
+            let (table, path) = (text(row, "table_name"), text(row, "path"));
+            let (task, attempt) = layout::parse_attempt(&path).unwrap();
+            ((table, task.to_string()), attempt.content().to_string())
         })
         .collect()
 }

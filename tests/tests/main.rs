@@ -8,6 +8,7 @@ mod bad_documents;
 mod bad_input;
 mod bad_job;
 mod bad_output;
+mod chaos;
 mod commands;
 mod crash;
 mod golden;

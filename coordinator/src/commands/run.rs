@@ -20,6 +20,7 @@ use gleaner_workers::shutdown::Shutdown;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::broker::{BrokerArguments, Queues};
 use crate::checked_job::CheckedJob;
@@ -188,7 +189,10 @@ pub async fn coordinate(
                 journal: &journal,
                 mode: Mode::Run,
             };
-            run_stages(&driver, &inputs, &run, started).await
+            let span = tracing::info_span!("job", name = checked.job.file.name, %run);
+            run_stages(&driver, &inputs, &run, started)
+                .instrument(span)
+                .await
         }
         Err(error) => Err(error),
     };
@@ -225,7 +229,8 @@ async fn run_stages(
     }
     let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
     for checked in &driver.job.stages {
-        match driver.run_stage(checked, &stages).await? {
+        let span = tracing::info_span!("stage", name = checked.name);
+        match driver.run_stage(checked, &stages).instrument(span).await? {
             StageEnd::Finished(finished) => {
                 for note in &finished.notes {
                     driver.environment.progress.note(note);

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::{
-    Failure, FailureKind, PhaseManifest, PhasePlan, PlanId, Route, RunId, Task, TaskId, TaskMessage,
+    Failure, FailureKind, PhaseManifest, PhasePlan, PlanId, Route, RunId, Task, TaskId,
+    TaskMessage, metric,
 };
 use gleaner_storage::output::ListedAttempt;
 use gleaner_storage::{Output, OutputError, layout};
@@ -310,6 +311,7 @@ impl Dispatcher<'_> {
             turns.watch.progressed(Instant::now());
         }
         self.advance(tasks, &look.news);
+        self.measure(plan, &turns.ledger);
     }
 
     /// Replaces tasks that no worker could finish by smaller ones, where there are any. Whether it
@@ -378,6 +380,24 @@ impl Dispatcher<'_> {
             .advanced(news.len() as u64, work.rows, work.bytes);
     }
 
+    /// Tells the metrics how far the phase is.
+    fn measure(&self, plan: &PhasePlan, ledger: &Ledger) {
+        let counts = ledger.counts();
+        for (state, n_tasks) in [
+            ("waiting", counts.waiting),
+            ("offered", counts.offered),
+            ("done", counts.done),
+            ("quarantined", counts.quarantined),
+        ] {
+            let labels = [
+                ("stage", plan.stage.clone()),
+                ("phase", plan.phase.clone()),
+                ("state", state.to_owned()),
+            ];
+            metrics::gauge!(metric::TASKS, &labels).set(n_tasks as f64);
+        }
+    }
+
     /// Asks the queue what it knows, and offers what is due.
     async fn offer(
         &self,
@@ -393,6 +413,11 @@ impl Dispatcher<'_> {
             let state = self.queue.state(self.route).await?;
             let now = Instant::now();
             turns.asked_at = Some((now, state));
+            let labels = [
+                ("resource", self.route.resource.as_str()),
+                ("priority", self.route.priority.as_str()),
+            ];
+            metrics::gauge!(metric::QUEUE_WAITING, &labels).set(state.n_waiting as f64);
             turns.watch.queue_answered(state, self.n_slots, now);
             self.record_given_up(&turns.ledger).await?;
         }

@@ -6,6 +6,7 @@ use gleaner_schemas::{PhasePlan, Route, Shard, SideInput, Task};
 use gleaner_storage::layout;
 use gleaner_workers::stage::{DocumentSource, MapPhase, PhaseInput, SideTable};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Driver, FinishedStage, Mode, OpenPhase, StageEnd, StageProgress};
 use crate::allow;
@@ -59,8 +60,9 @@ impl Driver<'_> {
                 }
                 (None, Mode::Run) => {
                     let dispatcher = self.dispatcher(checked, started);
+                    let span = tracing::info_span!("phase", name = plan.phase, plan = %plan_id);
                     let ended = dispatcher.run_phase(&plan, &plan_id, &tasks, known.take());
-                    match ended.await? {
+                    match ended.instrument(span).await? {
                         PhaseEnd::Complete(outcome) => {
                             progress.reuse.n_reused += outcome.n_reused;
                             progress.work += outcome.work;

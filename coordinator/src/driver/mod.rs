@@ -17,32 +17,25 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::{
-    Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, Route, RunId, Shard,
-    SideInput, TableFile, Task, Version,
+    Lanes, PhaseManifest, PhasePlan, QuarantinedTask, ReduceResult, Reuse, RunId, TableFile,
+    Version,
 };
 use gleaner_storage::table::BlockingIo;
-use gleaner_storage::{Output, Stores, layout};
+use gleaner_storage::{Output, Stores};
 use gleaner_workers::entropy::Entropy;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
-use gleaner_workers::stage::{
-    Completed, CompletedStage, DocumentSource, MapPhase, Outcome, OutcomeTable, PhaseInput,
-    ReducePhase, SideTable, Step,
-};
+use gleaner_workers::stage::{Completed, CompletedStage, Outcome, OutcomeTable, ReducePhase, Step};
 use tokio::sync::Notify;
 
-use crate::allow;
 use crate::checked_job::{CheckedJob, CheckedStage};
-use crate::dispatch::{Dispatcher, PhaseEnd, PhaseOutcome, Work, stored_manifest};
+use crate::dispatch::Work;
 use crate::inputs::InputSet;
 use crate::journal::Journal;
 use crate::phase_input;
-use crate::planner;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
-use crate::retry::retrying;
 use crate::run_error::RunError;
-use crate::splits;
 use crate::sql_stage;
 
 /// The version of a format or a stage's parameters never makes a phase longer than this.

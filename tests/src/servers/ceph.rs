@@ -102,6 +102,18 @@ impl Ceph {
         variables(&self.endpoint(), ACCESS_KEY, SECRET_KEY)
     }
 
+    /// The address where it listens.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// The environment of a program that uses it by way of a proxy.
+    #[must_use]
+    pub fn variables_by(&self, proxy: std::net::SocketAddr) -> Vec<(String, String)> {
+        variables(&format!("http://{proxy}"), ACCESS_KEY, SECRET_KEY)
+    }
+
     /// The name of a new bucket.
     ///
     /// # Panics

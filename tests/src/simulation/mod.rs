@@ -18,6 +18,8 @@ use gleaner_storage::{Output, layout};
 
 use world::{Phase, World};
 
+pub(crate) use world::object;
+
 /// Coordinators on one job.
 const N_COORDINATORS: usize = 2;
 /// Worker processes.

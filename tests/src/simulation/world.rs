@@ -307,7 +307,7 @@ fn schema() -> SchemaRef {
 }
 
 /// The object of a task: as many rows as its shard has.
-fn object(task: &Task) -> Bytes {
+pub(crate) fn object(task: &Task) -> Bytes {
     let n_rows = task.shard.n_rows().unwrap();
     let column = StringArray::from_iter_values((0..n_rows).map(|_| task.id.as_str()));
     let batch = RecordBatch::try_new(schema(), vec![Arc::new(column)]).unwrap();
