@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gleaner_queue::amqp::{AmqpOptions, AmqpQueue};
-use gleaner_queue::{MemoryQueue, QueueError, TaskQueue};
+use gleaner_queue::{AmqpOptions, AmqpQueue, MemoryQueue, QueueError, TaskQueue};
 use gleaner_schemas::Resource;
 use gleaner_schemas::job::Job;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use gleaner_storage::layout;
 
+use crate::corpus::{example_documents, health_documents, jsonl, write_parquet};
 use crate::program::{Ended, Workspace, command_in, ended, program, text, worker_program};
 
 /// Pause between two looks at something that is waited for.
@@ -237,4 +238,31 @@ pub fn published(
             ((table, task.to_string()), attempt.content().to_string())
         })
         .collect()
+}
+
+/// A workspace with `job.yaml` over the corpus of the examples in eight files, cut into some
+/// dozens of tasks; its output is in `out` unless told otherwise.
+#[must_use]
+pub fn example_workspace() -> Workspace {
+    const JOB: &str = "
+name: many
+output: out
+corpus: {paths: [corpus/*.parquet]}
+datasets: {target: {paths: [target.jsonl]}}
+task_bytes: 300KiB
+task_timeout: 60s
+stages:
+  weights: {kind: importance_weights, target: target, quality: true}
+  chosen: {kind: select, by: weights.log_weight, method: resample, documents: 700, seed: 3,
+           materialize: true, group_by: source}
+  counts: {kind: query, sql: 'SELECT source, count(*) AS n FROM chosen GROUP BY source ORDER BY source'}
+";
+    let workspace = Workspace::new();
+    for (idx, documents) in example_documents().chunks(700).enumerate() {
+        let path = workspace.path().join(format!("corpus/part-{idx}.parquet"));
+        write_parquet(&path, documents, 40);
+    }
+    workspace.write("target.jsonl", jsonl(&health_documents(150)));
+    workspace.write("job.yaml", JOB);
+    workspace
 }

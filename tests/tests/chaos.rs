@@ -5,28 +5,12 @@
 #![cfg(unix)]
 
 use gleaner_tests::chaos::{self, Arena};
-use gleaner_tests::cluster::published;
-use gleaner_tests::corpus::{example_documents, jsonl, write_parquet};
-use gleaner_tests::program::Workspace;
+use gleaner_tests::cluster::{example_workspace, published};
 use gleaner_tests::servers::ceph::Ceph;
 use gleaner_tests::servers::proxy::Proxy;
 use gleaner_tests::servers::rabbitmq::RabbitMq;
 
 const RUNS: u64 = 5;
-
-const JOB: &str = "
-name: chaos
-output: s3://nowhere/out
-corpus: {paths: [corpus/*.parquet]}
-datasets: {target: {paths: [target.jsonl]}}
-task_bytes: 300KiB
-task_timeout: 60s
-stages:
-  weights: {kind: importance_weights, target: target, quality: true}
-  chosen: {kind: select, by: weights.log_weight, method: resample, documents: 700, seed: 3,
-           materialize: true, group_by: source}
-  counts: {kind: query, sql: 'SELECT source, count(*) AS n FROM chosen GROUP BY source ORDER BY source'}
-";
 
 fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
@@ -37,19 +21,7 @@ fn whatever_is_killed_the_tables_are_those_of_an_undisturbed_run() {
     let (Some(mut broker), Some(ceph)) = (RabbitMq::start(), Ceph::shared()) else {
         return;
     };
-    let workspace = Workspace::new();
-    let documents = example_documents();
-    for (idx, documents) in documents.chunks(700).enumerate() {
-        let path = workspace.path().join(format!("corpus/part-{idx}.parquet"));
-        write_parquet(&path, documents, 40);
-    }
-    let target = documents
-        .iter()
-        .filter(|document| document.source == "health_medquad");
-    let target: Vec<_> = target.take(150).cloned().collect();
-    workspace.write("target.jsonl", jsonl(&target));
-    workspace.write("job.yaml", JOB);
-
+    let workspace = example_workspace();
     let _ = workspace.run(&["--output", "undisturbed"]).expect(0);
     let expected = published(|arguments| workspace.gleaner(arguments), "undisturbed");
     assert!(!expected.is_empty());

@@ -11,6 +11,7 @@ mod bad_output;
 mod chaos;
 mod commands;
 mod crash;
+mod failures;
 mod golden;
 mod incremental;
 mod layouts;

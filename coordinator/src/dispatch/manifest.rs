@@ -108,7 +108,8 @@ impl Dispatcher<'_> {
                     source: object_store::Error::Generic {
                         store: "output",
                         source: Box::new(error),
-                    },
+                    }
+                    .into(),
                 },
             })?;
         Ok(PinnedAttempt {
