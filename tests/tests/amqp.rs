@@ -564,6 +564,9 @@ fn url_port(url: &str) -> String {
     rest.split('/').next().unwrap().to_owned()
 }
 
+/// Something that happens to a broker.
+type Break = (&'static str, fn(&mut RabbitMq));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_goes_and_comes_back() {
     let Some(mut broker) = RabbitMq::start() else {
@@ -573,7 +576,7 @@ async fn a_broker_that_goes_and_comes_back() {
     let worker = connect(broker.url(), 2).await;
     let all: HashSet<u64> = (0..20).collect();
     let tasks: Vec<_> = all.iter().copied().map(message).collect();
-    let mut breaks: [(&str, fn(&mut RabbitMq)); 4] = [
+    let breaks: [Break; 4] = [
         ("connections cut", |broker| broker.close_all_connections()),
         ("restarted", |broker| {
             broker.stop();
@@ -589,7 +592,7 @@ async fn a_broker_that_goes_and_comes_back() {
             broker.start_again();
         }),
     ];
-    for (what, fault) in &mut breaks {
+    for (what, fault) in breaks {
         publish(&coordinator, &tasks).await;
         let held = [receive(&worker).await, receive(&worker).await];
         fault(&mut broker);
@@ -600,7 +603,7 @@ async fn a_broker_that_goes_and_comes_back() {
                 "{what}: {acked:?}"
             );
         }
-        if *what == "wiped" {
+        if what == "wiped" {
             publish(&coordinator, &tasks).await;
         }
         let mut seen = HashSet::new();
