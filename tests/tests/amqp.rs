@@ -446,6 +446,44 @@ async fn a_queue_with_other_arguments_is_named() {
     assert!(help.contains("delete_queue"), "{help}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_deleted_is_declared_again() {
+    let Some(broker) = RabbitMq::shared() else {
+        return;
+    };
+    let url = broker.new_vhost_url();
+    let coordinator = connect(url.clone(), 0).await;
+    coordinator.publish(&[message(0)]).await.unwrap();
+    let (_connection, channel) = plain_client(&url).await;
+    let delete = async || {
+        let queue = "gleaner.cpu.normal".into();
+        channel
+            .queue_delete(queue, Default::default())
+            .await
+            .unwrap()
+    };
+    assert_eq!(delete().await, 1);
+    // The broker acknowledges it, and returns it.
+    let lost = coordinator.publish(&[message(1)]).await;
+    assert!(
+        matches!(&lost, Err(QueueError::Unreachable(text)) if text.contains("lost a queue")),
+        "{lost:?}"
+    );
+    coordinator.publish(&[message(2)]).await.unwrap();
+    let worker = connect(url, 1).await;
+    let delivery = receive(&worker).await;
+    assert_eq!(delivery.task.task_idx, 2);
+    delivery.ack().await.unwrap();
+    // Those who consume notice by themselves.
+    delete().await;
+    eventually(&coordinator, Route::default(), |state| {
+        state.n_slots == Some(1)
+    })
+    .await;
+    publish(&coordinator, &[message(3)]).await;
+    assert_eq!(receive(&worker).await.task.task_idx, 3);
+}
+
 /// Connects in vain; returns the message.
 async fn unreachable(options: AmqpOptions) -> String {
     match AmqpQueue::connect(options).await {
@@ -526,6 +564,9 @@ fn url_port(url: &str) -> String {
     rest.split('/').next().unwrap().to_owned()
 }
 
+/// Something that happens to a broker.
+type Break = (&'static str, fn(&mut RabbitMq));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_goes_and_comes_back() {
     let Some(mut broker) = RabbitMq::start() else {
@@ -535,7 +576,7 @@ async fn a_broker_that_goes_and_comes_back() {
     let worker = connect(broker.url(), 2).await;
     let all: HashSet<u64> = (0..20).collect();
     let tasks: Vec<_> = all.iter().copied().map(message).collect();
-    let mut breaks: [(&str, fn(&mut RabbitMq)); 4] = [
+    let breaks: [Break; 4] = [
         ("connections cut", |broker| broker.close_all_connections()),
         ("restarted", |broker| {
             broker.stop();
@@ -551,7 +592,7 @@ async fn a_broker_that_goes_and_comes_back() {
             broker.start_again();
         }),
     ];
-    for (what, fault) in &mut breaks {
+    for (what, fault) in breaks {
         publish(&coordinator, &tasks).await;
         let held = [receive(&worker).await, receive(&worker).await];
         fault(&mut broker);
@@ -562,7 +603,7 @@ async fn a_broker_that_goes_and_comes_back() {
                 "{what}: {acked:?}"
             );
         }
-        if *what == "wiped" {
+        if what == "wiped" {
             publish(&coordinator, &tasks).await;
         }
         let mut seen = HashSet::new();

@@ -1,6 +1,7 @@
 //! What an error of the client means for whoever uses the queue.
 
 use std::error::Error as _;
+use std::io;
 
 use lapin::ErrorKind;
 
@@ -66,6 +67,22 @@ pub(super) fn is_consumer_timeout(error: &lapin::Error) -> bool {
     }
 }
 
+/// Whether the other side may speak another protocol: TLS answers with bytes that cannot be read,
+/// and then ends the connection; either may be seen.
+fn is_no_amqp(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ParsingError(_) => true,
+        ErrorKind::IOError(error) => {
+            let kinds = [
+                io::ErrorKind::ConnectionAborted,
+                io::ErrorKind::ConnectionReset,
+            ];
+            kinds.contains(&error.kind())
+        }
+        _ => false,
+    }
+}
+
 fn is_login(text: &str) -> bool {
     text.contains("Login was refused") || text.contains("can only connect via localhost")
 }
@@ -88,7 +105,7 @@ fn unreachable(error: &lapin::Error, what: &str, address: &str) -> QueueError {
         "; its certificate is for another host name than the URL's"
     } else if text.contains("corrupt message") || text.contains("InvalidContentType") {
         "; does that port speak TLS? amqp:// is without"
-    } else if text.contains("aborted") && address.starts_with("amqp:") {
+    } else if is_no_amqp(error) && address.starts_with("amqp:") {
         "; does that port speak AMQP without TLS? amqps:// is with"
     } else {
         ""
