@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gleaner_storage::{Output, Stores, stores};
+use gleaner_storage::{Output, Stores, redact, stores};
 use gleaner_workers::shutdown::Shutdown;
 use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
@@ -158,7 +158,7 @@ fn with_source(mut arguments: JobArguments, diagnostics: &mut Diagnostics) -> Jo
         arguments.text = std::fs::read_to_string(&arguments.path).ok();
     }
     if let Some(text) = &arguments.text {
-        diagnostics.job_file = Some((arguments.path.display().to_string(), text.clone()));
+        diagnostics.job_file = Some((arguments.path.display().to_string(), redact::mask(text)));
     }
     arguments
 }

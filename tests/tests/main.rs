@@ -17,5 +17,6 @@ mod reading;
 mod scoring;
 mod selection;
 mod simulation;
+mod stores;
 mod upkeep;
 mod usage;
