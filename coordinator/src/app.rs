@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gleaner_schemas::failure::error_chain;
-use gleaner_storage::{Output, Stores, stores};
+use gleaner_storage::{Output, Stores, redact, stores};
 use gleaner_workers::shutdown::Shutdown;
 use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
@@ -167,7 +167,7 @@ fn with_source(mut arguments: JobArguments, diagnostics: &mut Diagnostics) -> Jo
         arguments.text = std::fs::read_to_string(&arguments.path).ok();
     }
     if let Some(text) = &arguments.text {
-        diagnostics.job_file = Some((arguments.path.display().to_string(), text.clone()));
+        diagnostics.job_file = Some((arguments.path.display().to_string(), redact::mask(text)));
     }
     arguments
 }

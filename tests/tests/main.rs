@@ -21,5 +21,6 @@ mod scale;
 mod scoring;
 mod selection;
 mod simulation;
+mod stores;
 mod upkeep;
 mod usage;

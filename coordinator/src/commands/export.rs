@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 use futures::StreamExt as _;
-use gleaner_schemas::Version;
-use gleaner_storage::{Stores, stores};
+use gleaner_schemas::{FailureKind, Version};
+use gleaner_storage::{StoreError, StoreProblem, Stores, redact, stores};
 use object_store::buffered::BufWriter;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
@@ -153,7 +153,7 @@ pub async fn export(
     }
     if to.ends_with('/') || (format == ExportFormat::Parquet && !is_plain(to)) {
         return Err(RunError::usage(
-            format!("cannot write {format:?} to {to}").to_lowercase(),
+            format!("cannot write {format:?} to {}", redact::redact(to)).to_lowercase(),
             "name one file: x.jsonl, x.jsonl.gz, x.jsonl.zst or x.parquet",
         ));
     }
@@ -165,10 +165,18 @@ pub async fn export(
         .resolve(&uri)
         .map_err(|error| RunError::usage(error.to_string(), "give a file or a URI"))?;
     let cannot_write = |error: io::Error| {
-        RunError::usage(
-            format!("cannot write {uri}: {error}"),
-            "is there space, and are you allowed to write there?",
-        )
+        let error = StoreError::from(error);
+        let message = format!("cannot write {uri}: {error}");
+        match (error.kind(), error.problem()) {
+            // Compressors and encoders have errors too.
+            (_, StoreProblem::Other { .. }) | (FailureKind::Permanent | FailureKind::Memory, _) => {
+                RunError::usage(
+                    message,
+                    "is there space, and are you allowed to write there?",
+                )
+            }
+            (FailureKind::Transient, _) => RunError::Unreachable(message),
+        }
     };
     let mut stream = session
         .query_stream(&format!("SELECT * FROM {}", quote_name(stage)))

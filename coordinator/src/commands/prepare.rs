@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use gleaner_schemas::job::{Job, JobSource};
-use gleaner_storage::{Output, Stores, stores};
+use gleaner_storage::{Output, Stores, redact, stores};
 use gleaner_workers::stage::Need;
 
 use crate::checked_job::{self, CheckedJob};
@@ -127,7 +127,7 @@ async fn published(
 ) -> Result<(Output, gleaner_schemas::Version), RunError> {
     let missing = |reason: String| {
         RunError::usage(
-            format!("cannot use the model {text}: {reason}"),
+            format!("cannot use the model {}: {reason}", redact::redact(text)),
             "name it as <output>/<stage>, where <output> holds a published version",
         )
     };

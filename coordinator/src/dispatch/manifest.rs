@@ -105,11 +105,7 @@ impl Dispatcher<'_> {
                 _ => OutputError::Store {
                     operation: "read the footer of",
                     uri: self.output.uri_of(&attempt.path),
-                    source: object_store::Error::Generic {
-                        store: "output",
-                        source: Box::new(error),
-                    }
-                    .into(),
+                    source: error.into(),
                 },
             })?;
         Ok(PinnedAttempt {

@@ -3,8 +3,8 @@
 use datafusion::common::{DataFusionError, SchemaError};
 use gleaner_schemas::FailureKind;
 use gleaner_schemas::failure::error_chain;
-use gleaner_storage::OutputError;
-use gleaner_storage::store_error::store_error_kind;
+use gleaner_storage::redact::redact;
+use gleaner_storage::{OutputError, StoreError};
 
 use crate::run_error::RunError;
 
@@ -95,7 +95,7 @@ fn of(error: &DataFusionError) -> SqlError {
             "ask for fewer rows or columns at a time",
         ),
         other => SqlError::Query {
-            message: sentence(&first_part(&other.strip_backtrace())),
+            message: redact(&sentence(&first_part(&other.strip_backtrace()))),
             help: None,
         },
     }
@@ -133,8 +133,9 @@ fn of_schema(error: &SchemaError) -> SqlError {
 }
 
 fn of_store(error: &object_store::Error) -> SqlError {
-    let message = error_chain(error);
-    match (store_error_kind(error), error) {
+    let store_error = StoreError::of(error);
+    let message = store_error.to_string();
+    match (store_error.kind(), error) {
         (FailureKind::Transient, _) => SqlError::Unreachable(message),
         (_, object_store::Error::NotFound { .. }) => SqlError::query(
             message,

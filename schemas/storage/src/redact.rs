@@ -75,6 +75,37 @@ fn redact_users(text: &str) -> String {
     redacted
 }
 
+/// The text with `*` over the credentials in URIs: places in it stay where they are.
+#[must_use]
+pub fn mask(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find("://") {
+        let mut at = begin + 3;
+        masked.push_str(&rest[..at]);
+        if let Some((_, user)) = user_of(rest).filter(|(_, user)| is_secret_user(rest, user)) {
+            masked.push_str(&"*".repeat(user.len()));
+            at += user.len();
+        }
+        rest = &rest[at..];
+        let end = rest
+            .find(|c: char| c.is_whitespace() || "\"'<>,]}".contains(c))
+            .unwrap_or(rest.len());
+        let (uri, after) = rest.split_at(end);
+        match uri.split_once('?') {
+            Some((path, query)) if query.contains('=') => {
+                masked.push_str(path);
+                masked.push('?');
+                masked.push_str(&"*".repeat(query.len()));
+            }
+            _ => masked.push_str(uri),
+        }
+        rest = after;
+    }
+    masked.push_str(rest);
+    masked
+}
+
 fn is_secret_name(name: &str) -> bool {
     let name: String = name
         .chars()
@@ -200,6 +231,16 @@ mod tests {
             assert_eq!(redact(text), expected);
             assert_eq!(redact(expected), expected, "once is enough");
         }
+    }
+
+    #[test]
+    fn masks_keep_places() {
+        let text =
+            "output: 'https://u:pä@host/x'\npaths: [https://h/a?sig=b%3D, s3://b/x?.parquet]\n";
+        let expected =
+            "output: 'https://*****@host/x'\npaths: [https://h/a?********, s3://b/x?.parquet]\n";
+        assert_eq!(mask(text), expected);
+        assert_eq!(mask(text).len(), text.len());
     }
 
     #[test]
