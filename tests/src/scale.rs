@@ -400,7 +400,6 @@ impl ObjectStore for DoneStore {
                 .map(|folder| Path::from(format!("{}/{folder:02x}", self.folder)))
                 .collect(),
             objects: Vec::new(),
-            extensions: Default::default(),
         })
     }
 
