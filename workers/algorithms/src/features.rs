@@ -14,7 +14,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::sha_buckets::ShaBuckets;
-use crate::token_hash::{fold, hash_token};
+use crate::token_hash::fold;
+use crate::token_memo::TokenMemo;
 use crate::tokenize::{Tokenizer, Tokens};
 
 /// Longest n-gram.
@@ -118,9 +119,8 @@ impl std::error::Error for FeatureError {}
 pub struct FeatureExtractor {
     spec: FeatureSpec,
     tokens: Tokens,
-    token_hashes: Vec<u64>,
     buckets: Vec<u32>,
-    sha: Option<ShaBuckets>,
+    hasher: Hasher,
 }
 
 impl fmt::Debug for FeatureExtractor {
@@ -129,6 +129,12 @@ impl fmt::Debug for FeatureExtractor {
             .field("spec", &self.spec)
             .finish_non_exhaustive()
     }
+}
+
+/// What finds the buckets, and what it remembers.
+enum Hasher {
+    Xxh3(TokenMemo),
+    Sha256(ShaBuckets),
 }
 
 /// A document's features.
@@ -157,11 +163,10 @@ impl FeatureExtractor {
         Ok(Self {
             spec,
             tokens: Tokens::new(spec.tokenizer),
-            token_hashes: Vec::new(),
             buckets: Vec::new(),
-            sha: match spec.hash {
-                NgramHash::Xxh3 => None,
-                NgramHash::Sha256 => Some(ShaBuckets::new(spec.buckets)),
+            hasher: match spec.hash {
+                NgramHash::Xxh3 => Hasher::Xxh3(TokenMemo::new()),
+                NgramHash::Sha256 => Hasher::Sha256(ShaBuckets::new(spec.buckets)),
             },
         })
     }
@@ -182,21 +187,13 @@ impl FeatureExtractor {
     pub fn extract(&mut self, text: &str) -> Features<'_> {
         self.tokens.set(text);
         self.buckets.clear();
-        match &mut self.sha {
-            Some(sha) => sha.extend(&self.tokens, self.spec.ngrams, &mut self.buckets),
-            None => {
-                let bytes = self.tokens.padded_lower();
-                let spans = self.tokens.spans();
-                self.token_hashes.clear();
-                self.token_hashes
-                    .extend(spans.map(|span| hash_token(bytes, span.start, span.end)));
-                let spec = self.spec;
-                extend_xxh3(
-                    &self.token_hashes,
-                    spec.ngrams,
-                    spec.buckets,
-                    &mut self.buckets,
-                );
+        let spec = self.spec;
+        match &mut self.hasher {
+            Hasher::Sha256(sha) => sha.extend(&self.tokens, spec.ngrams, &mut self.buckets),
+            Hasher::Xxh3(memo) => {
+                let (starts, ends) = self.tokens.bounds();
+                let hashes = memo.hash(self.tokens.padded_lower(), starts, ends);
+                extend_xxh3(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
             }
         }
         Features {
