@@ -186,14 +186,16 @@ impl FeatureExtractor {
     /// The features of a document.
     pub fn extract(&mut self, text: &str) -> Features<'_> {
         self.tokens.set(text);
-        self.buckets.clear();
         let spec = self.spec;
         match &mut self.hasher {
-            Hasher::Sha256(sha) => sha.extend(&self.tokens, spec.ngrams, &mut self.buckets),
+            Hasher::Sha256(sha) => {
+                self.buckets.clear();
+                sha.extend(&self.tokens, spec.ngrams, &mut self.buckets);
+            }
             Hasher::Xxh3(memo) => {
                 let (starts, ends) = self.tokens.bounds();
                 let hashes = memo.hash(self.tokens.padded_lower(), starts, ends);
-                extend_xxh3(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
+                xxh3_buckets(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
             }
         }
         Features {
@@ -213,22 +215,21 @@ fn reduce(hash: u64, buckets: u32) -> u32 {
     ((u128::from(hash) * u128::from(buckets)) >> 64) as u32
 }
 
-fn extend_xxh3(tokens: &[u64], ngrams: u8, n_buckets: u32, buckets: &mut Vec<u32>) {
+fn xxh3_buckets(tokens: &[u64], ngrams: u8, n_buckets: u32, buckets: &mut Vec<u32>) {
     if ngrams == 2 {
-        // The usual case, without a loop inside: each token with the one before.
-        buckets.reserve(2 * tokens.len());
-        let Some((&first, rest)) = tokens.split_first() else {
-            return;
-        };
-        buckets.push(reduce(first, n_buckets));
-        let mut previous = first;
-        for &token in rest {
-            buckets.push(reduce(token, n_buckets));
-            buckets.push(reduce(combine(previous, token), n_buckets));
-            previous = token;
+        // The usual case, each token with the one before: without a loop inside, and into memory
+        // that is there already.
+        buckets.resize((2 * tokens.len()).saturating_sub(1), 0);
+        if let (Some((bucket, pairs)), Some(&first)) = (buckets.split_first_mut(), tokens.first()) {
+            *bucket = reduce(first, n_buckets);
+            for (pair, tokens) in pairs.as_chunks_mut().0.iter_mut().zip(tokens.windows(2)) {
+                let bigram = combine(tokens[0], tokens[1]);
+                *pair = [reduce(tokens[1], n_buckets), reduce(bigram, n_buckets)];
+            }
         }
         return;
     }
+    buckets.clear();
     for start in 0..tokens.len() {
         let mut hash = tokens[start];
         buckets.push(reduce(hash, n_buckets));

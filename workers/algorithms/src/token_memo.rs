@@ -8,9 +8,9 @@
 
 use crate::token_hash::{hash_token, read_8};
 
-/// Entries of the table, of 16 bytes (64 KiB).
+/// Entries of the table, of 16 bytes (256 KiB, within the second cache).
 const ENTRIES: usize = 1 << ENTRIES_LOG2;
-const ENTRIES_LOG2: u32 = 12;
+const ENTRIES_LOG2: u32 = 14;
 /// Longest token that is remembered, in bytes.
 const KEY_BYTES: usize = 8;
 /// Tokens that are looked up before the missed ones are hashed.
@@ -47,7 +47,6 @@ impl TokenMemo {
 
     /// The hashes of `text[start..end]` for each pair, as of [`hash_token`].
     pub(crate) fn hash(&mut self, text: &[u8], starts: &[u32], ends: &[u32]) -> &[u64] {
-        self.hashes.clear();
         self.hashes.resize(starts.len(), 0);
         let batches = starts.chunks(BATCH).zip(ends.chunks(BATCH));
         for ((starts, ends), hashes) in batches.zip(self.hashes.chunks_mut(BATCH)) {

@@ -258,8 +258,12 @@ impl Tokens {
             let word_before = classes.word << 1 | last.word >> 63;
             let space_before = classes.space << 1 | last.space >> 63;
             let changes = classes.word ^ word_before | classes.space ^ space_before;
-            n_starts += push_positions(changes & !classes.space, base, &mut self.starts, n_starts);
-            n_ends += push_positions(changes & !space_before, base, &mut self.ends, n_ends);
+            n_starts += put_positions(
+                changes & !classes.space,
+                base,
+                room(&mut self.starts, n_starts),
+            );
+            n_ends += put_positions(changes & !space_before, base, room(&mut self.ends, n_ends));
             last = classes;
         }
         // The text is followed by space.
@@ -268,27 +272,29 @@ impl Tokens {
     }
 }
 
-/// Writes `base` plus the position of each bit that is set, from index `n_before` on. Returns
-/// their number.
+/// Room for the positions of a block behind those that are there.
 #[inline]
-fn push_positions(mut bits: u64, base: u32, positions: &mut Vec<u32>, n_before: usize) -> usize {
+fn room(positions: &mut Vec<u32>, n_positions: usize) -> &mut [u32] {
+    if positions.len() < n_positions + BLOCK_BYTES {
+        positions.resize(n_positions + n_positions / 2 + 16 * BLOCK_BYTES, 0);
+    }
+    &mut positions[n_positions..n_positions + BLOCK_BYTES]
+}
+
+/// Writes `base` plus the position of each bit that is set, then anything. Returns their number.
+#[inline]
+fn put_positions(mut bits: u64, base: u32, positions: &mut [u32]) -> usize {
     /// Written at a time, more than there are if need be: a branch that ends the loop behind the
     /// exact number cannot be foreseen.
     const GROUP: usize = 4;
     let n_bits = bits.count_ones() as usize;
-    if positions.len() < n_before + BLOCK_BYTES {
-        positions.resize(n_before + 2 * BLOCK_BYTES + positions.len() / 2, 0);
-    }
-    for group in positions[n_before..n_before + BLOCK_BYTES]
-        .as_chunks_mut::<GROUP>()
-        .0
-    {
-        if bits == 0 {
-            break;
-        }
+    for group in positions.as_chunks_mut::<GROUP>().0 {
         for position in group {
             *position = base + bits.trailing_zeros();
             bits &= bits.wrapping_sub(1);
+        }
+        if bits == 0 {
+            break;
         }
     }
     n_bits
