@@ -1,7 +1,9 @@
 //! Which characters make words, which separate them, and which have a lower case: one table
-//! look-up per character, one computation per eight ASCII characters.
+//! look-up per character; ASCII goes by blocks.
 
 use regex_syntax::hir::{Class, HirKind};
+
+use crate::ascii_block::{BLOCK_BYTES, BlockClasses, classify};
 
 /// What a character does to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,19 +13,6 @@ pub(crate) enum CharClass {
     /// Neither word nor space.
     Punctuation,
 }
-
-/// The classes of 64 bytes of UTF-8, one bit each, the first byte in the lowest bit. What is
-/// neither word nor space is punctuation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct BlockClasses {
-    pub(crate) word: u64,
-    pub(crate) space: u64,
-    /// Bytes of characters beyond ASCII; their other bits are not set yet.
-    pub(crate) beyond_ascii: u64,
-}
-
-/// Length of a block in bytes.
-pub(crate) const BLOCK_BYTES: usize = 64;
 
 const WORD: u8 = 1;
 const SPACE: u8 = 2;
@@ -83,22 +72,9 @@ impl CharTable {
     }
 
     /// The classes of a block of lower-cased text, as far as it is ASCII.
+    #[inline]
     pub(crate) fn ascii_classes(&self, block: &[u8; BLOCK_BYTES]) -> BlockClasses {
-        let mut classes = BlockClasses::default();
-        for (i, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
-            let lanes = u64::from_le_bytes(*bytes);
-            let beyond_ascii = lanes & HIGH;
-            let ascii = lanes & !HIGH;
-            let word = within(ascii, b'a', b'z') | within(ascii, b'0', b'9') | equal(ascii, b'_');
-            let mut space = within(ascii, b'\t', b'\r') | equal(ascii, b' ');
-            if self.separators_are_space {
-                space |= within(ascii, 0x1c, 0x1f);
-            }
-            classes.word |= gather(word & !beyond_ascii) << (8 * i);
-            classes.space |= gather(space & !beyond_ascii) << (8 * i);
-            classes.beyond_ascii |= gather(beyond_ascii) << (8 * i);
-        }
-        classes
+        classify(block, self.separators_are_space)
     }
 }
 
@@ -133,31 +109,6 @@ pub(crate) fn code_point_at(bytes: &[u8], idx: usize) -> (u32, usize) {
 /// The highest bit of each of eight bytes.
 pub(crate) const HIGH: u64 = 0x8080_8080_8080_8080;
 
-// Eight bytes at a time in one integer. All bytes are below 128 here, so that a sum of two stays
-// within its byte, and its highest bit tells whether it reached 128.
-
-fn repeat(byte: u8) -> u64 {
-    u64::from(byte) * 0x0101_0101_0101_0101
-}
-
-/// The highest bit of each byte that is within `first..=last`.
-fn within(bytes: u64, first: u8, last: u8) -> u64 {
-    let from_first = bytes + repeat(0x80 - first);
-    let beyond_last = bytes + repeat(0x7f - last);
-    from_first & !beyond_last & HIGH
-}
-
-/// The highest bit of each byte that equals `byte`.
-fn equal(bytes: u64, byte: u8) -> u64 {
-    !((bytes ^ repeat(byte)) + repeat(0x7f)) & HIGH
-}
-
-/// The highest bits of eight bytes, side by side: the product puts bit 8i + 7 at bit 56 + i, and
-/// no two of its terms meet.
-fn gather(high_bits: u64) -> u64 {
-    (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,19 +133,6 @@ mod tests {
                     assert_eq!(classes.beyond_ascii, 0);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn bytes_beyond_ascii_are_told_apart() {
-        let table = CharTable::new(r"\w", r"\s");
-        for byte in 128..=255 {
-            let mut block = [b'a'; BLOCK_BYTES];
-            block[9] = byte;
-            let classes = table.ascii_classes(&block);
-            assert_eq!(classes.beyond_ascii, 1 << 9);
-            assert_eq!(classes.word, !(1 << 9));
-            assert_eq!(classes.space, 0);
         }
     }
 

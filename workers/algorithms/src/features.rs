@@ -14,7 +14,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::sha_buckets::ShaBuckets;
-use crate::token_hash::{fold, hash_token};
+use crate::token_hash::fold;
+use crate::token_memo::TokenMemo;
 use crate::tokenize::{Tokenizer, Tokens};
 
 /// Longest n-gram.
@@ -118,9 +119,8 @@ impl std::error::Error for FeatureError {}
 pub struct FeatureExtractor {
     spec: FeatureSpec,
     tokens: Tokens,
-    token_hashes: Vec<u64>,
     buckets: Vec<u32>,
-    sha: Option<ShaBuckets>,
+    hasher: Hasher,
 }
 
 impl fmt::Debug for FeatureExtractor {
@@ -129,6 +129,12 @@ impl fmt::Debug for FeatureExtractor {
             .field("spec", &self.spec)
             .finish_non_exhaustive()
     }
+}
+
+/// What finds the buckets, and what it remembers.
+enum Hasher {
+    Xxh3(TokenMemo),
+    Sha256(ShaBuckets),
 }
 
 /// A document's features.
@@ -157,11 +163,10 @@ impl FeatureExtractor {
         Ok(Self {
             spec,
             tokens: Tokens::new(spec.tokenizer),
-            token_hashes: Vec::new(),
             buckets: Vec::new(),
-            sha: match spec.hash {
-                NgramHash::Xxh3 => None,
-                NgramHash::Sha256 => Some(ShaBuckets::new(spec.buckets)),
+            hasher: match spec.hash {
+                NgramHash::Xxh3 => Hasher::Xxh3(TokenMemo::new()),
+                NgramHash::Sha256 => Hasher::Sha256(ShaBuckets::new(spec.buckets)),
             },
         })
     }
@@ -181,22 +186,16 @@ impl FeatureExtractor {
     /// The features of a document.
     pub fn extract(&mut self, text: &str) -> Features<'_> {
         self.tokens.set(text);
-        self.buckets.clear();
-        match &mut self.sha {
-            Some(sha) => sha.extend(&self.tokens, self.spec.ngrams, &mut self.buckets),
-            None => {
-                let bytes = self.tokens.padded_lower();
-                let spans = self.tokens.spans();
-                self.token_hashes.clear();
-                self.token_hashes
-                    .extend(spans.map(|span| hash_token(bytes, span.start, span.end)));
-                let spec = self.spec;
-                extend_xxh3(
-                    &self.token_hashes,
-                    spec.ngrams,
-                    spec.buckets,
-                    &mut self.buckets,
-                );
+        let spec = self.spec;
+        match &mut self.hasher {
+            Hasher::Sha256(sha) => {
+                self.buckets.clear();
+                sha.extend(&self.tokens, spec.ngrams, &mut self.buckets);
+            }
+            Hasher::Xxh3(memo) => {
+                let (starts, ends) = self.tokens.bounds();
+                let hashes = memo.hash(self.tokens.padded_lower(), starts, ends);
+                xxh3_buckets(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
             }
         }
         Features {
@@ -216,22 +215,21 @@ fn reduce(hash: u64, buckets: u32) -> u32 {
     ((u128::from(hash) * u128::from(buckets)) >> 64) as u32
 }
 
-fn extend_xxh3(tokens: &[u64], ngrams: u8, n_buckets: u32, buckets: &mut Vec<u32>) {
+fn xxh3_buckets(tokens: &[u64], ngrams: u8, n_buckets: u32, buckets: &mut Vec<u32>) {
     if ngrams == 2 {
-        // The usual case, without a loop inside: each token with the one before.
-        buckets.reserve(2 * tokens.len());
-        let Some((&first, rest)) = tokens.split_first() else {
-            return;
-        };
-        buckets.push(reduce(first, n_buckets));
-        let mut previous = first;
-        for &token in rest {
-            buckets.push(reduce(token, n_buckets));
-            buckets.push(reduce(combine(previous, token), n_buckets));
-            previous = token;
+        // The usual case, each token with the one before: without a loop inside, and into memory
+        // that is there already.
+        buckets.resize((2 * tokens.len()).saturating_sub(1), 0);
+        if let (Some((bucket, pairs)), Some(&first)) = (buckets.split_first_mut(), tokens.first()) {
+            *bucket = reduce(first, n_buckets);
+            for (pair, tokens) in pairs.as_chunks_mut().0.iter_mut().zip(tokens.windows(2)) {
+                let bigram = combine(tokens[0], tokens[1]);
+                *pair = [reduce(tokens[1], n_buckets), reduce(bigram, n_buckets)];
+            }
         }
         return;
     }
+    buckets.clear();
     for start in 0..tokens.len() {
         let mut hash = tokens[start];
         buckets.push(reduce(hash, n_buckets));

@@ -10,6 +10,7 @@
 //! 6. [`order`] maps keys to integers of the same order, for exact selection by digits;
 //! 7. [`measure`] tells whether it worked.
 
+mod ascii_block;
 mod char_class;
 pub mod counts;
 pub mod features;
@@ -21,6 +22,7 @@ pub mod quality;
 pub mod resample;
 mod sha_buckets;
 mod token_hash;
+mod token_memo;
 pub mod tokenize;
 
 pub use counts::BucketCounts;

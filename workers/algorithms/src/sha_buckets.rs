@@ -146,12 +146,19 @@ impl Memo {
         buckets: &mut Vec<u32>,
         missed: &mut Vec<Missed>,
     ) {
+        // First all hashes, then all accesses to memory, so that many of them are under way at a
+        // time: the table is larger than the caches.
+        let mut hashes = [0_u128; BATCH];
+        let mut n_ngrams = 0;
+        for (hash, ngram) in hashes.iter_mut().zip(ngrams) {
+            // The number of tokens is part of it: the input has 16 bytes per token.
+            *hash = xxh3_128(ngram.as_flattened());
+            n_ngrams += 1;
+        }
         let mask = self.entries.len() - 1;
         let mut missed_idxs = [(0, 0, Entry::default()); BATCH];
         let mut n_missed = 0;
-        for (idx, ngram) in ngrams.enumerate() {
-            // The number of tokens is part of it: the input has 16 bytes per token.
-            let hash = xxh3_128(ngram.as_flattened());
+        for (idx, &hash) in hashes[..n_ngrams].iter().enumerate() {
             let (high, low) = ((hash >> 64) as u64, hash as u64);
             let slot = low as usize & mask;
             let found = self.entries[slot];
@@ -160,14 +167,11 @@ impl Memo {
                 found.high == high && found.low_and_bucket & !BUCKET_BITS == low_and_bucket;
             buckets.push((found.low_and_bucket & BUCKET_BITS) as u32);
             // Written always and kept if missed: no branch.
-            missed_idxs[n_missed] = (
-                idx,
-                slot,
-                Entry {
-                    high,
-                    low_and_bucket,
-                },
-            );
+            let entry = Entry {
+                high,
+                low_and_bucket,
+            };
+            missed_idxs[n_missed] = (idx, slot, entry);
             n_missed += usize::from(!is_same);
         }
         missed.extend(

@@ -36,6 +36,18 @@ pub(crate) fn read_16(bytes: &[u8], start: usize) -> (u64, u64) {
     (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]))
 }
 
+/// The first eight bytes at `start`, as a little-endian integer.
+///
+/// # Panics
+///
+/// If fewer bytes than that follow.
+#[inline]
+pub(crate) fn read_8(bytes: &[u8], start: usize) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[start..start + 8]);
+    u64::from_le_bytes(eight)
+}
+
 /// `XXH3-64(bytes[start..end], seed 0)`. At least [`READ_BYTES`] bytes must follow `start`.
 #[inline]
 pub(crate) fn hash_token(bytes: &[u8], start: usize, end: usize) -> u64 {

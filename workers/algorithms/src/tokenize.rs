@@ -16,7 +16,8 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::char_class::{BLOCK_BYTES, BlockClasses, CharClass, CharTable, HIGH, code_point_at};
+use crate::ascii_block::{BLOCK_BYTES, BlockClasses};
+use crate::char_class::{CharClass, CharTable, HIGH, code_point_at};
 
 /// How text is split into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -98,7 +99,11 @@ pub struct Tokens {
     /// The lower-cased text and the padding.
     padded: String,
     lower_len: usize,
-    spans: Vec<(u32, u32)>,
+    /// Where tokens begin, in order, and behind the last of them whatever was there.
+    starts: Vec<u32>,
+    /// Where they end, likewise.
+    ends: Vec<u32>,
+    n_tokens: usize,
 }
 
 impl fmt::Debug for Tokens {
@@ -115,7 +120,9 @@ impl Tokens {
             table: tokenizer.char_table(),
             padded: String::new(),
             lower_len: 0,
-            spans: Vec::new(),
+            starts: Vec::new(),
+            ends: Vec::new(),
+            n_tokens: 0,
         }
     }
 
@@ -141,13 +148,13 @@ impl Tokens {
     /// Number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.n_tokens
     }
 
     /// Whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.n_tokens == 0
     }
 
     /// The tokens in order.
@@ -157,9 +164,14 @@ impl Tokens {
 
     /// Where in [`Tokens::lower`] the tokens stand, as byte offsets.
     pub fn spans(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
-        self.spans
-            .iter()
-            .map(|&(start, end)| start as usize..end as usize)
+        let (starts, ends) = self.bounds();
+        let bounds = starts.iter().zip(ends);
+        bounds.map(|(&start, &end)| start as usize..end as usize)
+    }
+
+    /// The bounds of [`Tokens::spans`].
+    pub(crate) fn bounds(&self) -> (&[u32], &[u32]) {
+        (&self.starts[..self.n_tokens], &self.ends[..self.n_tokens])
     }
 
     /// [`Tokens::lower`], followed by at least 64 bytes of white space.
@@ -229,45 +241,63 @@ impl Tokens {
     }
 
     fn split(&mut self) {
-        self.spans.clear();
         let bytes = self.padded.as_bytes();
         let mut tail = CharTail::default();
         let mut last = BlockClasses {
             space: 1 << 63,
             ..BlockClasses::default()
         };
-        // The first byte of the token that is being read, if there is one.
-        let mut start = 0;
+        // A token that reaches into the next block has its start already, and not yet its end.
+        let (mut n_starts, mut n_ends) = (0, 0);
         for (block_idx, block) in bytes.as_chunks().0.iter().enumerate() {
-            let base = block_idx * BLOCK_BYTES;
+            let base = (block_idx * BLOCK_BYTES) as u32;
             let mut classes = self.table.ascii_classes(block);
             if classes.beyond_ascii != 0 {
-                classify_beyond_ascii(self.table, bytes, base, &mut classes, &mut tail);
+                classify_beyond_ascii(self.table, bytes, base as usize, &mut classes, &mut tail);
             }
             let word_before = classes.word << 1 | last.word >> 63;
             let space_before = classes.space << 1 | last.space >> 63;
             let changes = classes.word ^ word_before | classes.space ^ space_before;
-            let mut starts = changes & !classes.space;
-            let mut ends = changes & !space_before;
-            let mut next_start = || {
-                let start = base as u32 + starts.trailing_zeros();
-                starts &= starts.wrapping_sub(1);
-                start
-            };
-            if last.space >> 63 != 0 {
-                start = next_start();
-            }
-            // Starts and ends alternate, so that the token that is being read has the next end.
-            self.spans.reserve(BLOCK_BYTES);
-            while ends != 0 {
-                self.spans
-                    .push((start, base as u32 + ends.trailing_zeros()));
-                ends &= ends - 1;
-                start = next_start();
-            }
+            n_starts += put_positions(
+                changes & !classes.space,
+                base,
+                room(&mut self.starts, n_starts),
+            );
+            n_ends += put_positions(changes & !space_before, base, room(&mut self.ends, n_ends));
             last = classes;
         }
+        // The text is followed by space.
+        debug_assert_eq!(n_starts, n_ends);
+        self.n_tokens = n_ends;
     }
+}
+
+/// Room for the positions of a block behind those that are there.
+#[inline]
+fn room(positions: &mut Vec<u32>, n_positions: usize) -> &mut [u32] {
+    if positions.len() < n_positions + BLOCK_BYTES {
+        positions.resize(n_positions + n_positions / 2 + 16 * BLOCK_BYTES, 0);
+    }
+    &mut positions[n_positions..n_positions + BLOCK_BYTES]
+}
+
+/// Writes `base` plus the position of each bit that is set, then anything. Returns their number.
+#[inline]
+fn put_positions(mut bits: u64, base: u32, positions: &mut [u32]) -> usize {
+    /// Written at a time, more than there are if need be: a branch that ends the loop behind the
+    /// exact number cannot be foreseen.
+    const GROUP: usize = 4;
+    let n_bits = bits.count_ones() as usize;
+    for group in positions.as_chunks_mut::<GROUP>().0 {
+        for position in group {
+            *position = base + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+        if bits == 0 {
+            break;
+        }
+    }
+    n_bits
 }
 
 /// What of a character reaches into the next block.
