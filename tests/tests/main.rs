@@ -17,5 +17,6 @@ mod reading;
 mod scoring;
 mod selection;
 mod simulation;
+mod unreachable;
 mod upkeep;
 mod usage;
