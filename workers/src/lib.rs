@@ -8,6 +8,7 @@ pub mod attempt;
 mod batch_columns;
 pub mod entropy;
 pub mod execute;
+mod hung_threads;
 pub mod importance_weights;
 pub mod plan_cache;
 pub mod query;
