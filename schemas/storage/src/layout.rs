@@ -130,6 +130,18 @@ pub fn run_event(run: &RunId, event: &str) -> String {
     format!("{RUNS}/{run}/{event}.json")
 }
 
+/// The event that a run has started; written before it looks at anything.
+pub const RUN_STARTED: &str = "start";
+/// The event that a run has ended; nothing is written after it.
+pub const RUN_ENDED: &str = "end";
+
+/// The run and the event whose record lies at `key`.
+#[must_use]
+pub fn parse_run_event(key: &str) -> Option<(RunId, &str)> {
+    let (run, event) = key.strip_prefix(RUNS)?.strip_prefix('/')?.split_once('/')?;
+    Some((run.parse().ok()?, event.strip_suffix(".json")?))
+}
+
 /// Folder in which the attempts of `task` lie, within the phase's folder.
 #[must_use]
 pub fn attempt_folder(folder: &str, task: &TaskId, n_tasks: u64) -> String {
@@ -174,6 +186,14 @@ mod tests {
         }
         assert_eq!(parse_attempt("weights/notes.txt"), None);
         assert_eq!(parse_attempt("weights/a-b.parquet"), None);
+    }
+
+    #[test]
+    fn events_of_runs_round_trip() {
+        let run = RunId::new(7);
+        let key = run_event(&run, RUN_ENDED);
+        assert_eq!(parse_run_event(&key), Some((run, RUN_ENDED)));
+        assert_eq!(parse_run_event("_gleaner/runs/notes.txt"), None);
     }
 
     #[test]
