@@ -1,6 +1,7 @@
 //! From a parsed command line to an exit code: logging, signals, runtime, output.
 
 use std::path::Path;
+use std::time::Duration;
 
 use gleaner_schemas::failure::error_chain;
 use gleaner_storage::{Output, Stores, redact, stores};
@@ -21,6 +22,9 @@ use crate::sql::format::Format;
 use crate::sql::{Session, prompt};
 use crate::{stdout, summary};
 
+/// When a command has ended, its threads are waited for this long.
+const THREADS_END_MAX: Duration = Duration::from_secs(10);
+
 /// Runs a command to its end.
 #[must_use]
 pub fn main(cli: Cli) -> Exit {
@@ -34,7 +38,12 @@ pub fn main(cli: Cli) -> Exit {
         .enable_all()
         .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli, &bars, &mut diagnostics)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(execute(cli, &bars, &mut diagnostics));
+            // A thread that hangs in a file system is left behind, also at the end.
+            runtime.shutdown_timeout(THREADS_END_MAX);
+            ended
+        }
         Err(error) => Err(RunError::Internal(format!("cannot start threads: {error}"))),
     };
     match ended {

@@ -1,12 +1,14 @@
 //! What a run tells about itself in the output, for `gleaner status` on any machine.
 //!
-//! Nothing depends on it: a run goes on when its journal cannot be written.
+//! A run does not begin before its start is written: others that end beside it leave alone what
+//! it may be pinning (see [`crate::losers`]). Nothing else depends on the journal: the run goes on
+//! when it cannot be written.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use gleaner_schemas::{PlanId, RunId};
-use gleaner_storage::{Output, layout};
+use gleaner_storage::{Output, OutputError, layout};
 use serde::{Deserialize, Serialize};
 
 /// `start.json`.
@@ -80,8 +82,13 @@ impl Journal {
     }
 
     /// Writes `start.json`.
-    pub async fn started(&self, event: &RunStarted) {
-        self.write("start", event).await;
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn started(&self, event: &RunStarted) -> Result<(), OutputError> {
+        let key = layout::run_event(&self.run, layout::RUN_STARTED);
+        self.output.put_json(&key, "event of a run", event).await
     }
 
     /// Writes the next `phase-<NNN>.json`.
@@ -92,7 +99,7 @@ impl Journal {
 
     /// Writes `end.json`.
     pub async fn ended(&self, event: &RunEnded) {
-        self.write("end", event).await;
+        self.write(layout::RUN_ENDED, event).await;
     }
 
     async fn write<T: Serialize>(&self, event: &str, value: &T) {

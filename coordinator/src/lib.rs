@@ -17,6 +17,7 @@ pub mod driver;
 pub mod inputs;
 pub mod journal;
 pub mod ledger;
+pub mod losers;
 pub mod phase_input;
 pub mod planner;
 pub mod progress;

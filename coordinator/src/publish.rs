@@ -1,9 +1,9 @@
-//! The end of a run: the next version of the whole output, and the removal of what lost.
+//! The end of a run: the next version of the whole output.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use gleaner_schemas::{PhaseManifest, RunId, TableVersion, TaskId, Version, VersionStage};
+use gleaner_schemas::{RunId, TableVersion, Version, VersionStage};
 use gleaner_storage::{Created, Output, OutputError, layout};
 use gleaner_workers::shutdown::Shutdown;
 
@@ -185,71 +185,4 @@ async fn copy_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Res
         }
     }
     Ok(())
-}
-
-/// Removes attempts that lost against a pinned one, in the folders that the run's phases use.
-/// What any manifest or version names stays, whoever wrote it; phases with quarantined tasks are
-/// left alone, since another run may be completing them. Objects of other tasks are left to
-/// `gleaner gc`: an older version may name them. Returns how many were removed.
-///
-/// # Errors
-///
-/// Of the store.
-pub async fn remove_losers(
-    output: &Output,
-    stages: &BTreeMap<String, FinishedStage>,
-) -> Result<u64, OutputError> {
-    let mut pinned: BTreeMap<&str, BTreeMap<&TaskId, BTreeSet<&str>>> = BTreeMap::new();
-    let manifests = || stages.values().flat_map(|finished| &finished.manifests);
-    for (folder, manifest) in manifests().filter(|(_, it)| it.quarantined.is_empty()) {
-        let tasks = pinned.entry(folder).or_default();
-        for attempt in &manifest.attempts {
-            tasks
-                .entry(&attempt.task)
-                .or_default()
-                .insert(&attempt.path);
-        }
-    }
-    let mut losers = Vec::new();
-    for (folder, tasks) in pinned {
-        for (task, attempts) in output.attempts(folder).await? {
-            if let Some(paths) = tasks.get(&task) {
-                let lost = attempts.into_iter().map(|attempt| attempt.path);
-                losers.extend(lost.filter(|path| !paths.contains(path.as_str())));
-            }
-        }
-    }
-    if losers.is_empty() {
-        return Ok(0);
-    }
-    let named = named_objects(output, stages).await?;
-    losers.retain(|path| !named.contains(path));
-    for path in &losers {
-        output.delete(path).await?;
-    }
-    Ok(losers.len() as u64)
-}
-
-/// What versions, and manifests of the same stages, name.
-async fn named_objects(
-    output: &Output,
-    stages: &BTreeMap<String, FinishedStage>,
-) -> Result<BTreeSet<String>, OutputError> {
-    let mut named = BTreeSet::new();
-    for stage in stages.keys() {
-        for object in output.list(&layout::manifests(stage)).await? {
-            let manifest: Option<PhaseManifest> =
-                output.get_json(&object.path, "phase manifest").await?;
-            let attempts = manifest.into_iter().flat_map(|manifest| manifest.attempts);
-            named.extend(attempts.map(|attempt| attempt.path));
-        }
-    }
-    for number in output.version_numbers().await? {
-        let Some(version) = output.version(number).await? else {
-            continue;
-        };
-        let files = version.tables.into_values().flat_map(|table| table.files);
-        named.extend(files.map(|file| file.path));
-    }
-    Ok(named)
 }

@@ -19,7 +19,7 @@ use crate::inputs::InputSet;
 use crate::reduce::put_table;
 use crate::retry::retrying;
 use crate::run_error::RunError;
-use crate::sql::{self, CORPUS, Session};
+use crate::sql::{self, CORPUS, Session, SqlError};
 
 /// Rows of one object of the table.
 const ROWS_PER_OBJECT: u64 = 4 * 1024 * 1024;
@@ -105,12 +105,15 @@ async fn compute(
     query: &Query<'_>,
     id: &Fingerprint,
 ) -> Result<ReduceResult, RunError> {
-    let at = |message: String| {
-        RunError::from(driver.job.job.error_at(
+    // What is wrong with the query has its place in the job file; a store that cannot be reached
+    // has not.
+    let failed = |error: SqlError| match error {
+        SqlError::Query { .. } => RunError::from(driver.job.job.error_at(
             &format!("stages.{}.sql", query.stage),
-            message,
+            error.to_string(),
             None,
-        ))
+        )),
+        other => other.into(),
     };
     let session = Session::for_stages(
         &driver.environment.stores,
@@ -120,11 +123,8 @@ async fn compute(
         &driver.inputs.corpus.schema,
     )
     .await
-    .map_err(|error| at(error.to_string()))?;
-    let mut stream = session
-        .query_stream(query.sql)
-        .await
-        .map_err(|error| at(error.to_string()))?;
+    .map_err(failed)?;
+    let mut stream = session.query_stream(query.sql).await.map_err(failed)?;
     let schema = columns::with_field_ids(&stream.schema());
     let memory_bytes = driver.job.job.file.memory.bytes();
     let new_encoder = || TableEncoder::new(schema.clone(), memory_bytes);
@@ -135,7 +135,7 @@ async fn compute(
         if driver.environment.shutdown.is_draining() {
             return Err(RunError::Interrupted);
         }
-        let batch = batch.map_err(|error| at(format!("the query failed: {error}")))?;
+        let batch = batch.map_err(|error| failed(error.into()))?;
         let batch = arrow::array::RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
             .map_err(|error| {
                 Failure::new(

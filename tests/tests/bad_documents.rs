@@ -209,10 +209,15 @@ fn lines_that_where_cannot_look_at_are_rejected_and_their_file_goes_on() {
     let pipe = workspace.path().join("pipe.jsonl");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     if made.is_ok_and(|status| status.success()) {
-        let _ = workspace
-            .run(&["--set", "corpus.paths=[pip*.jsonl]"])
-            .expect(2)
-            .says("\"pipe.jsonl\" is not a path or URI that can be read: it is not a regular file");
+        for paths in [
+            "corpus.paths=[pip*.jsonl]",
+            "corpus.paths=[pipe.jsonl]",
+            "datasets.target.paths=[pipe.jsonl]",
+        ] {
+            let _ = workspace.run(&["--set", paths]).expect(2).says(
+                "\"pipe.jsonl\" is not a path or URI that can be read: it is not a regular file",
+            );
+        }
     }
     // What is too large depends on the memory, so with another budget it is decided anew.
     let again = workspace.summary(&["--set", "memory=1GiB"]);

@@ -22,5 +22,6 @@ mod scoring;
 mod selection;
 mod simulation;
 mod stores;
+mod unreachable;
 mod upkeep;
 mod usage;

@@ -151,11 +151,44 @@ fn a_manifest_that_is_no_copy_is_found() {
     assert_eq!(fs::read_to_string(&version).unwrap(), intact);
     assert_eq!(fs::read_to_string(&path).unwrap(), intact);
     let _ = verify(&workspace, 0);
-    // Readers go by the version itself; without it there is nothing to verify against.
-    fs::write(&version, &intact[..intact.len() / 2]).unwrap();
-    let ended = workspace.gleaner(&["verify", "out"]);
-    assert_ne!(ended.code, Some(0));
-    let _ = ended.says("1.json is not a valid published version");
+}
+
+#[test]
+fn a_damaged_version_is_a_difference_and_one_of_another_format_is_not_read() {
+    const VERSION: &str = "_gleaner/versions/1.json";
+    let workspace = finished();
+    let path = workspace.path().join("out").join(VERSION);
+    let intact = fs::read_to_string(&path).unwrap();
+    // Without the newest version there is nothing to check by.
+    for damaged in [&intact[..intact.len() / 2], "{}", ""] {
+        fs::write(&path, damaged).unwrap();
+        let report = verify(&workspace, 1);
+        assert_eq!(places(&report, "differences"), [VERSION]);
+        assert_eq!(report["version"], 1);
+    }
+    let ended = workspace.gleaner(&["verify", "out"]).expect(1);
+    let expected = format!("wrong: {VERSION}: is not a valid published version");
+    assert!(ended.stdout.contains(&expected), "{}", ended.stdout);
+    // What an older version names is not known either.
+    let newer = intact.replacen("\"number\": 1,", "\"number\": 2,", 1);
+    assert_ne!(newer, intact);
+    workspace.write("out/_gleaner/versions/2.json", &newer);
+    workspace.write("out/manifest.json", &newer);
+    let _ = add_zombie(&workspace, "weights");
+    let report = verify(&workspace, 1);
+    assert_eq!(places(&report, "differences"), [VERSION]);
+    assert_eq!(report["zombies"], json!([]));
+    // A version that a later program wrote is no damage, whatever keys it has.
+    fs::write(&path, &intact).unwrap();
+    workspace.write(
+        "out/_gleaner/versions/3.json",
+        "{\"format\": 77, \"gleaner_version\": \"9.1\", \"new\": 1}",
+    );
+    let _ = workspace
+        .gleaner(&["verify", "out"])
+        .expect(2)
+        .says("3.json is a published version of format 77, this program reads format")
+        .says("use the program version that wrote it (9.1)");
 }
 
 #[test]

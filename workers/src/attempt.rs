@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gleaner_schemas::units::HumanDuration;
-use gleaner_schemas::{AttemptId, ContentHash, Failure, FailureKind, PhasePlan, Task, TaskMessage};
+use gleaner_schemas::{
+    AttemptId, ContentHash, Failure, FailureKind, PhasePlan, Task, TaskId, TaskMessage,
+};
 use gleaner_storage::{OutputError, layout};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,12 @@ const ATTEMPTS_MAX: u32 = 4;
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 /// Longest pause between attempts.
 const BACK_OFF_MAX: Duration = Duration::from_secs(20);
+/// When its time is over, an attempt is cancelled, and its thread is waited for this long. It
+/// looks at the cancellation with every read and every batch, so a thread that takes longer hangs
+/// where nothing can reach it.
+const GRACE: Duration = Duration::from_secs(30);
+/// A worker with as many hanging threads has lost more than an odd file.
+const HUNG_THREADS_MAX: usize = 4;
 
 /// Computes the object of a task.
 #[async_trait]
@@ -44,6 +52,11 @@ pub trait TaskExecutor: Debug + Send + Sync {
         task: &Arc<Task>,
         cancel: CancellationToken,
     ) -> Result<Bytes, Failure>;
+
+    /// Threads of attempts that were given up, and that have not returned.
+    fn n_hung(&self) -> usize {
+        0
+    }
 }
 
 /// What a worker needs to work on tasks.
@@ -72,6 +85,8 @@ pub enum TaskEnd {
 enum Failed {
     /// The task cannot be computed.
     Task(Failure),
+    /// It took too long, and would again: whoever offers tasks decides whether it is tried again.
+    TimedOut(Failure),
     /// The output does not take or show objects, whatever the task is.
     Output(Failure),
 }
@@ -122,6 +137,10 @@ impl Workbench {
                 Ok(end) => return Ok(end),
                 Err(Failed::Task(failure)) => (failure, true),
                 Err(Failed::Output(failure)) => (failure, false),
+                Err(Failed::TimedOut(failure)) if !cancel.is_cancelled() => {
+                    return self.record(message, &planned, failure).await;
+                }
+                Err(Failed::TimedOut(failure)) => return Err(failure),
             };
             if cancel.is_cancelled() {
                 return Err(failure.into());
@@ -171,7 +190,9 @@ impl Workbench {
     ) -> Result<TaskEnd, Failed> {
         let PlannedTask { output, plan, task } = planned;
         let folder = layout::attempt_folder(&plan.folder, &task.id, plan.n_tasks);
-        if output.attempts(&folder).await?.contains_key(&task.id) {
+        let time_limit = Duration::from_millis(plan.task_timeout_ms);
+        let attempts = answered(time_limit, output.attempts(&folder)).await?;
+        if attempts.contains_key(&task.id) {
             running_attempt::found(planned);
             return Ok(TaskEnd::Found);
         }
@@ -184,7 +205,9 @@ impl Workbench {
             }
             Err(failed) => {
                 if !cancel.is_cancelled() {
-                    let (Failed::Task(failure) | Failed::Output(failure)) = &failed;
+                    let (Failed::Task(failure)
+                    | Failed::Output(failure)
+                    | Failed::TimedOut(failure)) = &failed;
                     running.failed(failure);
                 }
                 Err(failed)
@@ -199,42 +222,65 @@ impl Workbench {
         cancel: &CancellationToken,
     ) -> Result<(AttemptId, u64), Failed> {
         let PlannedTask { output, plan, task } = planned;
-        let bytes = self.execute_in_time(plan, task, cancel).await?;
+        let time_limit = Duration::from_millis(plan.task_timeout_ms);
+        let bytes = self.execute_in_time(planned, time_limit, cancel).await?;
         let n_bytes = bytes.len() as u64;
         let content = ContentHash::of(&bytes);
         // The nonce is the upper half, so it fits.
         let attempt = AttemptId::new((self.entropy.next_u64() >> 32) as u32, &content);
         let key = layout::attempt(&plan.folder, &task.id, &attempt, plan.n_tasks);
-        output.put(&key, bytes).await?;
+        answered(time_limit, output.put(&key, bytes)).await?;
         Ok((attempt, n_bytes))
     }
 
     async fn execute_in_time(
         &self,
-        plan: &Arc<PhasePlan>,
-        task: &Arc<Task>,
+        planned: &PlannedTask,
+        time_limit: Duration,
         cancel: &CancellationToken,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, Failed> {
         let cancel = cancel.child_token();
         let _cancel_on_return = cancel.clone().drop_guard();
-        let mut execution = self.executor.execute(plan, task, cancel.clone());
-        let time_limit = Duration::from_millis(plan.task_timeout_ms);
-        match tokio::time::timeout(time_limit, &mut execution).await {
-            Ok(result) => result,
-            Err(_) => {
-                cancel.cancel();
-                // The thread that computes is ours: it is waited for, not left behind.
-                let _ = execution.await;
-                Err(Failure::new(
-                    FailureKind::Transient,
-                    format!(
-                        "the task took longer than task_timeout ({} s); lower `task_bytes` or \
-                         raise `task_timeout` in the job file",
-                        time_limit.as_secs()
-                    ),
-                ))
-            }
+        let mut execution = self
+            .executor
+            .execute(&planned.plan, &planned.task, cancel.clone());
+        if let Ok(result) = tokio::time::timeout(time_limit, &mut execution).await {
+            return Ok(result?);
         }
+        cancel.cancel();
+        // The thread that computes is ours: it is waited for, unless it hangs.
+        let returned = tokio::time::timeout(GRACE, &mut execution).await.is_ok();
+        drop(execution);
+        let mut message = format!(
+            "the task took longer than task_timeout ({} s); lower `task_bytes` or raise \
+             `task_timeout` in the job file",
+            time_limit.as_secs()
+        );
+        if !returned {
+            message.push_str(&self.hung(&planned.task.id));
+        }
+        Err(Failed::TimedOut(Failure::new(
+            FailureKind::Transient,
+            message,
+        )))
+    }
+
+    /// Says that a thread was left behind, and how many are.
+    fn hung(&self, task: &TaskId) -> String {
+        let n_hung = self.executor.n_hung();
+        tracing::warn!(%task, n_hung, "an attempt does not end; its thread is left behind");
+        if n_hung >= HUNG_THREADS_MAX {
+            tracing::error!(
+                n_hung,
+                "threads of this worker hang where nothing can end them: does the file system \
+                 answer? they hold memory until it does; restart the worker if it never will"
+            );
+        }
+        format!(
+            "; it did not even end {} s after it was cancelled, so its thread was left behind, and \
+             {n_hung} hang in this worker now: does the file system or the store answer?",
+            GRACE.as_secs()
+        )
     }
 
     async fn record(
@@ -245,8 +291,14 @@ impl Workbench {
     ) -> Result<TaskEnd, Unsettled> {
         let nonce = (self.entropy.next_u64() >> 32) as u32;
         let key = layout::failure(&message.run, &message.task, nonce);
-        planned.output.put_json(&key, "failure", &failure).await?;
-        Ok(TaskEnd::Recorded(failure))
+        let put = planned.output.put_json(&key, "failure", &failure);
+        let time_limit = Duration::from_millis(planned.plan.task_timeout_ms);
+        match answered(time_limit, put).await {
+            Ok(()) => Ok(TaskEnd::Recorded(failure)),
+            Err(Failed::Task(error) | Failed::Output(error) | Failed::TimedOut(error)) => {
+                Err(error)
+            }
+        }
     }
 }
 
@@ -265,3 +317,23 @@ fn too_long(task_timeout: Duration, consumer_timeout: Duration) -> Failure {
         ),
     )
 }
+
+/// The answer of the output, unless it takes as long as a whole task may take.
+async fn answered<T>(
+    time_limit: Duration,
+    operation: impl Future<Output = Result<T, OutputError>>,
+) -> Result<T, Failed> {
+    match tokio::time::timeout(time_limit, operation).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failed::Output(Failure::new(
+            FailureKind::Transient,
+            format!(
+                "the output did not answer within task_timeout ({} s)",
+                time_limit.as_secs()
+            ),
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

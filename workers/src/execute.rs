@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::TaskExecutor;
+use crate::hung_threads::HungThreads;
 use crate::registry;
 use crate::side_inputs::{SideInputCache, TaskSideInputs};
 use crate::stage::{DocumentLookup, MapContext};
@@ -26,6 +27,7 @@ use crate::stage::{DocumentLookup, MapContext};
 #[derive(Debug)]
 pub struct StageExecutor {
     shared: Arc<Shared>,
+    hung: HungThreads,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl StageExecutor {
                 predicates,
                 side_inputs: SideInputCache::default(),
             }),
+            hung: HungThreads::default(),
         }
     }
 }
@@ -59,7 +62,9 @@ impl TaskExecutor for StageExecutor {
     ) -> Result<Bytes, Failure> {
         let (shared, plan, task) = (Arc::clone(&self.shared), Arc::clone(plan), Arc::clone(task));
         let span = tracing::Span::current();
+        let (_waiting, running) = self.hung.watch();
         let thread = tokio::task::spawn_blocking(move || {
+            let _running = running;
             let _entered = span.entered();
             // A panic is a bug of ours, and one document must not take the worker down with it.
             std::panic::catch_unwind(AssertUnwindSafe(|| shared.run(&plan, &task, &cancel)))
@@ -80,6 +85,10 @@ impl TaskExecutor for StageExecutor {
                 format!("the thread of the task ended: {error}"),
             )),
         }
+    }
+
+    fn n_hung(&self) -> usize {
+        self.hung.count()
     }
 }
 
@@ -116,16 +125,19 @@ impl Shared {
                 ),
             ));
         }
-        let lookup: Arc<dyn DocumentLookup> = Arc::new(Lookup(CorpusLookup::new(
-            self.io.clone(),
-            BatchLimits::for_memory(plan.memory_bytes),
-        )));
+        // Whatever is read for the task ends when the task is cancelled.
+        let io = self.io.until(cancel.clone());
+        let limits = BatchLimits::for_memory(plan.memory_bytes);
+        let lookup: Arc<dyn DocumentLookup> = Arc::new(Lookup {
+            corpus: CorpusLookup::new(io.clone(), limits),
+            cancel: cancel.clone(),
+        });
         let mut stage = kind.open(&MapContext {
             phase: &plan.phase,
             params: &plan.params,
             task,
             side_inputs: &TaskSideInputs {
-                io: &self.io,
+                io: &io,
                 cache: &self.side_inputs,
                 side_inputs: &plan.side_inputs,
             },
@@ -136,7 +148,7 @@ impl Shared {
         let mut encoder = TableEncoder::new(stage.output(), plan.memory_bytes / 2)?;
         let mut excluded = 0;
         for slice in &task.shard.slices {
-            let mut batches = self.open_slice(plan, slice)?;
+            let mut batches = self.open_slice(&io, plan, slice)?;
             while let Some(batch) = batches.next_batch()? {
                 stop_if(cancel)?;
                 stage.process(&batch, &mut |rows| encoder.write(&rows))?;
@@ -156,7 +168,12 @@ impl Shared {
         encoder.finish(&lanes, &provenance(plan, task))
     }
 
-    fn open_slice(&self, plan: &PhasePlan, slice: &Slice) -> Result<Batches, Failure> {
+    fn open_slice(
+        &self,
+        io: &BlockingIo,
+        plan: &PhasePlan,
+        slice: &Slice,
+    ) -> Result<Batches, Failure> {
         match &plan.reader {
             Reader::Documents { columns, predicate } => {
                 let limits = BatchLimits::for_memory(plan.memory_bytes);
@@ -164,11 +181,11 @@ impl Shared {
                     .as_deref()
                     .map(|sql| (sql, self.predicates.as_ref()));
                 Ok(Batches::Documents(DocumentReader::open(
-                    &self.io, slice, columns, predicate, limits,
+                    io, slice, columns, predicate, limits,
                 )?))
             }
             Reader::Table { columns } => Ok(Batches::Table(TableReader::open(
-                &self.io,
+                io,
                 &slice.file.uri,
                 Some(columns),
             )?)),
@@ -198,7 +215,10 @@ impl Batches {
 }
 
 #[derive(Debug)]
-struct Lookup(CorpusLookup);
+struct Lookup {
+    corpus: CorpusLookup,
+    cancel: CancellationToken,
+}
 
 impl DocumentLookup for Lookup {
     fn for_each(
@@ -208,7 +228,10 @@ impl DocumentLookup for Lookup {
         schema: &arrow::datatypes::SchemaRef,
         each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.0.for_each(file, rows, schema, each)
+        self.corpus.for_each(file, rows, schema, &mut |batch| {
+            stop_if(&self.cancel)?;
+            each(batch)
+        })
     }
 }
 

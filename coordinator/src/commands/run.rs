@@ -25,8 +25,10 @@ use tracing::Instrument as _;
 use crate::broker::{BrokerArguments, Queues};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
+use crate::dispatch::retrying;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
+use crate::losers;
 use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::run_error::RunError;
@@ -163,19 +165,18 @@ pub async fn coordinate(
     claim(&output, &checked.job, environment).await?;
     let run = RunId::new(environment.entropy.next_u64());
     let journal = Journal::new(output.clone(), run.clone());
-    journal
-        .started(&RunStarted {
-            run: run.clone(),
-            job: checked.job.file.name.clone(),
-            stages: checked
-                .stages
-                .iter()
-                .map(|stage| stage.name.clone())
-                .collect(),
-            started_at: rfc3339(chrono::Utc::now()),
-            pid: std::process::id(),
-        })
-        .await;
+    let event = RunStarted {
+        run: run.clone(),
+        job: checked.job.file.name.clone(),
+        stages: checked
+            .stages
+            .iter()
+            .map(|stage| stage.name.clone())
+            .collect(),
+        started_at: rfc3339(chrono::Utc::now()),
+        pid: std::process::id(),
+    };
+    retrying(&environment.shutdown, || journal.started(&event)).await?;
     let inputs = prepare::load_inputs(&environment.stores, &output, checked, base_dir).await;
     let ended = match inputs {
         Ok(inputs) => {
@@ -260,7 +261,7 @@ async fn run_stages(
     if let Err(error) = driver.output.remove_staged(started.elapsed()).await {
         tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
     }
-    match publish::remove_losers(driver.output, &stages).await {
+    match losers::remove(driver.output, run, &stages).await {
         Ok(0) => {}
         Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
         Err(error) => {

@@ -115,7 +115,7 @@ pub async fn newest_run(output: &Output) -> Result<Option<RunStatus>, OutputErro
         }
     }
     let failures = output.list(&layout::failures(&started.run)).await?;
-    let end = layout::run_event(&started.run, "end");
+    let end = layout::run_event(&started.run, layout::RUN_ENDED);
     Ok(Some(RunStatus {
         phases,
         n_failures: failures.len() as u64,

@@ -99,17 +99,22 @@ impl VerifyReport {
 ///
 /// Of the store; what is wrong with the contents is in the report.
 pub async fn verify(output: &Output) -> Result<Option<VerifyReport>, OutputError> {
-    let Some(version) = output.latest_version().await? else {
+    let Some(number) = output.version_numbers().await?.pop() else {
         return Ok(None);
     };
     let mut report = VerifyReport {
-        version: version.number,
+        version: number,
         ..VerifyReport::default()
+    };
+    let version = output.version(number).await;
+    let Some(version) = report.readable(output, version)? else {
+        // Without it there is nothing to check by.
+        return Ok((!report.is_ok()).then_some(report));
     };
     check_copy(output, &version, &mut report).await?;
     check_sums(&version, &mut report);
     check_files(output, &version, &mut report).await?;
-    report.zombies = zombies(output, &version).await?;
+    report.zombies = zombies(output, &version, &mut report).await?;
     report.differences.sort();
     Ok(Some(report))
 }
@@ -121,6 +126,29 @@ impl VerifyReport {
             message,
         });
     }
+
+    /// What was read, unless it is not what it should be: that is a difference.
+    fn readable<T>(
+        &mut self,
+        output: &Output,
+        read: Result<Option<T>, OutputError>,
+    ) -> Result<Option<T>, OutputError> {
+        match read {
+            Err(OutputError::Malformed {
+                uri,
+                expected,
+                message,
+            }) => {
+                let key = uri.strip_prefix(output.uri()).unwrap_or(&uri);
+                self.differs(
+                    key.trim_start_matches('/'),
+                    format!("is not a valid {expected}: {message}"),
+                );
+                Ok(None)
+            }
+            read => read,
+        }
+    }
 }
 
 async fn check_copy(
@@ -128,23 +156,23 @@ async fn check_copy(
     version: &Version,
     report: &mut VerifyReport,
 ) -> Result<(), OutputError> {
-    match output
+    let n_differences = report.differences.len();
+    let copy = output
         .get_json::<Version>(layout::MANIFEST, "published version")
-        .await
-    {
-        Ok(Some(copy)) if copy == *version => {}
-        Ok(Some(copy)) => report.differs(
+        .await;
+    match report.readable(output, copy)? {
+        Some(copy) if copy == *version => {}
+        Some(copy) => report.differs(
             layout::MANIFEST,
             format!(
                 "is a copy of version {}, not of {}",
                 copy.number, version.number
             ),
         ),
-        Ok(None) => report.differs(layout::MANIFEST, "is missing".to_owned()),
-        Err(OutputError::Malformed { message, .. }) => {
-            report.differs(layout::MANIFEST, format!("is not a version: {message}"));
+        None if report.differences.len() == n_differences => {
+            report.differs(layout::MANIFEST, "is missing".to_owned());
         }
-        Err(error) => return Err(error),
+        None => {}
     }
     Ok(())
 }
@@ -448,8 +476,14 @@ fn schema_difference(found: &Schema, expected: &Schema) -> String {
     }
 }
 
-/// Objects in folders of tables that no version and no stored reduce names.
-async fn zombies(output: &Output, newest: &Version) -> Result<Vec<String>, OutputError> {
+/// Objects in folders of tables that no version and no stored reduce names. Where one of these
+/// cannot be read, nobody knows what it names, and nothing is listed.
+async fn zombies(
+    output: &Output,
+    newest: &Version,
+    report: &mut VerifyReport,
+) -> Result<Vec<String>, OutputError> {
+    let n_differences = report.differences.len();
     let mut named: BTreeSet<String> = BTreeSet::new();
     let mut name = |version: &Version| {
         let files = version.tables.values().flat_map(|table| &table.files);
@@ -458,19 +492,28 @@ async fn zombies(output: &Output, newest: &Version) -> Result<Vec<String>, Outpu
     name(newest);
     let mut numbers = output.version_numbers().await?;
     numbers.retain(|number| *number != newest.number);
-    let older =
-        Output::map_concurrently(numbers, VERSIONS_AT_A_TIME, |number| output.version(number))
-            .await?;
-    older.iter().flatten().for_each(&mut name);
+    let older = Output::map_concurrently(numbers, VERSIONS_AT_A_TIME, |number| async move {
+        Ok(output.version(number).await)
+    })
+    .await?;
+    for version in older {
+        report.readable(output, version)?.iter().for_each(&mut name);
+    }
     let reduces = output.list(&format!("{}/reduces", layout::PRIVATE)).await?;
     let keys = reduces.into_iter().map(|object| object.path).collect();
-    let reduces: Vec<Option<ReduceResult>> =
-        Output::map_concurrently(keys, VERSIONS_AT_A_TIME, |key| async move {
-            output.get_json(&key, "result of a reduce").await
-        })
-        .await?;
-    for reduce in reduces.into_iter().flatten() {
-        named.extend(reduce.tables.into_values().map(|file| file.path));
+    let reduces = Output::map_concurrently(keys, VERSIONS_AT_A_TIME, |key: String| async move {
+        Ok(output
+            .get_json::<ReduceResult>(&key, "result of a reduce")
+            .await)
+    })
+    .await?;
+    for reduce in reduces {
+        if let Some(reduce) = report.readable(output, reduce)? {
+            named.extend(reduce.tables.into_values().map(|file| file.path));
+        }
+    }
+    if report.differences.len() > n_differences {
+        return Ok(Vec::new());
     }
     let folders: Vec<String> = newest
         .tables

@@ -12,7 +12,6 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::TableType;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -59,7 +58,7 @@ impl Corpus {
     /// opened.
     pub(crate) fn new(
         stores: &Stores,
-        runtime: &RuntimeEnv,
+        register: impl Fn(&str, Arc<dyn ObjectStore>) -> Result<ObjectStoreUrl, SqlError>,
         files: &[SourceFile],
         schema: Option<&SchemaRef>,
     ) -> Result<Self, SqlError> {
@@ -88,7 +87,7 @@ impl Corpus {
             }
             let Some(store) = shared else { continue };
             let store: Arc<dyn ObjectStore> = Arc::new(PinnedStore::new(store, etags));
-            let url = super::register(runtime, &format!("corpus-{number}"), Arc::clone(&store))?;
+            let url = register(&format!("corpus-{number}"), Arc::clone(&store))?;
             groups.push(StoreGroup {
                 url,
                 store,

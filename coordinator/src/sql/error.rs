@@ -66,6 +66,9 @@ impl From<DataFusionError> for SqlError {
 }
 
 fn of(error: &DataFusionError) -> SqlError {
+    if let Some(error) = store_error(error) {
+        return of_store(error);
+    }
     match error {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => of(inner),
         DataFusionError::Shared(inner) => of(inner),
@@ -78,16 +81,12 @@ fn of(error: &DataFusionError) -> SqlError {
             ),
             help: None,
         },
-        DataFusionError::ObjectStore(error) => of_store(error),
         DataFusionError::Internal(message) => SqlError::Internal(first_part(message)),
         DataFusionError::External(error) => match error.downcast_ref::<DataFusionError>() {
             Some(inner) => of(inner),
-            None => match error.downcast_ref::<object_store::Error>() {
-                Some(error) => of_store(error),
-                None => SqlError::Query {
-                    message: error_chain(error.as_ref()),
-                    help: None,
-                },
+            None => SqlError::Query {
+                message: error_chain(error.as_ref()),
+                help: None,
             },
         },
         DataFusionError::ResourcesExhausted(message) => SqlError::query(
@@ -99,6 +98,27 @@ fn of(error: &DataFusionError) -> SqlError {
             help: None,
         },
     }
+}
+
+/// The error of a store that is the cause of another, however deep it is wrapped.
+fn store_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a object_store::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<object_store::Error>() {
+            return Some(found);
+        }
+        // This one passes over the error that it wraps.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 fn of_schema(error: &SchemaError) -> SqlError {

@@ -17,6 +17,7 @@ mod pinned;
 pub mod prompt;
 pub mod system;
 mod table;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt as _;
 use gleaner_schemas::{SourceFile, Version};
@@ -41,6 +43,7 @@ pub(crate) use catalog::CORPUS;
 use catalog::{PublicSchema, StoredTable, SystemSchema};
 use corpus::Corpus;
 use functions::Models;
+use witness::{Witness, WitnessedStore};
 
 pub use error::SqlError;
 
@@ -62,6 +65,7 @@ pub struct Session {
     context: SessionContext,
     tables: Arc<[String]>,
     models: Arc<Models>,
+    witness: Arc<Witness>,
 }
 
 impl std::fmt::Debug for Session {
@@ -225,14 +229,21 @@ impl Session {
             runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)));
         }
         let runtime: Arc<RuntimeEnv> = Arc::new(runtime.build()?);
-        let store = register(&runtime, "output", Arc::clone(parts.output.store()))?;
+        let witness = Arc::new(Witness::default());
+        let store = Arc::clone(parts.output.store());
+        let store = register(&runtime, &witness, "output", store)?;
         let mut tables: Vec<String> = parts.tables.keys().cloned().collect();
         tables.push(CORPUS.to_owned());
         let public = PublicSchema {
             output: parts.output.clone(),
             store,
             tables: parts.tables,
-            corpus: Corpus::new(parts.stores, &runtime, parts.corpus, parts.corpus_schema)?,
+            corpus: Corpus::new(
+                parts.stores,
+                |name, store| register(&runtime, &witness, name, store),
+                parts.corpus,
+                parts.corpus_schema,
+            )?,
         };
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(public))?;
@@ -248,6 +259,7 @@ impl Session {
             context,
             tables: tables.into(),
             models,
+            witness,
         })
     }
 
@@ -277,8 +289,17 @@ impl Session {
     pub async fn query_stream(&self, sql: &str) -> Result<SendableRecordBatchStream, SqlError> {
         let plan = self.plan(sql).await?;
         self.models.load(self, &plan).await?;
-        let frame = self.context.execute_logical_plan(plan).await?;
-        Ok(frame.execute_stream().await?)
+        let executed = async {
+            let frame = self.context.execute_logical_plan(plan).await?;
+            frame.execute_stream().await
+        };
+        let stream = executed
+            .await
+            .map_err(|error| self.witness.restored(error))?;
+        let witness = Arc::clone(&self.witness);
+        let schema = stream.schema();
+        let stream = stream.map_err(move |error| witness.restored(error));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }
 
     /// Runs a query and collects its rows.
@@ -298,7 +319,8 @@ impl Session {
         for reference in state.resolve_table_references(&statement)? {
             self.check_table(&reference)?;
         }
-        let plan = state.statement_to_plan(statement).await?;
+        let plan = state.statement_to_plan(statement).await;
+        let plan = plan.map_err(|error| self.witness.restored(error))?;
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -358,11 +380,13 @@ fn check_table(reference: &TableReference, tables: &[String]) -> Result<(), SqlE
 /// place, [`Stores`], and not again by DataFusion.
 fn register(
     runtime: &RuntimeEnv,
+    witness: &Arc<Witness>,
     name: &str,
     store: Arc<dyn object_store::ObjectStore>,
 ) -> Result<ObjectStoreUrl, SqlError> {
     let url = ObjectStoreUrl::parse(format!("gleaner://{name}"))?;
-    runtime.register_object_store(url.as_ref(), store);
+    let store = WitnessedStore::new(store, Arc::clone(witness));
+    runtime.register_object_store(url.as_ref(), Arc::new(store));
     Ok(url)
 }
 

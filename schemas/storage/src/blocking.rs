@@ -12,6 +12,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::fetch::fetch;
 use crate::read_error::ReadError;
@@ -30,18 +31,50 @@ pub struct BlockingIo {
     /// Stores by URI.
     pub stores: Stores,
     handle: Handle,
+    cancel: CancellationToken,
 }
 
 impl BlockingIo {
     /// Reads through `stores`, on the runtime that `handle` belongs to.
     #[must_use]
     pub fn new(stores: Stores, handle: Handle) -> Self {
-        Self { stores, handle }
+        Self {
+            stores,
+            handle,
+            cancel: CancellationToken::new(),
+        }
     }
 
-    /// Waits for a future. Must not be called on a thread of the runtime.
-    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
-        self.handle.block_on(future)
+    /// The same, for somebody who may stop waiting: after `cancel` is cancelled, every read ends
+    /// with a transient error, also one that is under way. Only the operating system's own reads
+    /// of local files cannot be left in the middle.
+    #[must_use]
+    pub fn until(&self, cancel: CancellationToken) -> Self {
+        Self {
+            cancel,
+            ..self.clone()
+        }
+    }
+
+    /// Waits for a store. Must not be called on a thread of the runtime.
+    pub(crate) fn wait<T>(
+        &self,
+        operation: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => Err(cancelled()),
+                result = operation => result,
+            }
+        })
+    }
+}
+
+fn cancelled() -> object_store::Error {
+    object_store::Error::Generic {
+        store: "task's",
+        source: "the task was cancelled".into(),
     }
 }
 
@@ -161,6 +194,9 @@ impl RangeReader {
     }
 
     fn read_range(&self, start: u64, length: usize) -> io::Result<Bytes> {
+        if self.shared.io.cancel.is_cancelled() {
+            return Err(self.fail(ReadError::store(&self.shared.name, cancelled())));
+        }
         let end = start
             .checked_add(length as u64)
             .filter(|&end| end <= self.shared.bytes)
@@ -319,38 +355,4 @@ impl Read for SequentialReader {
 }
 
 #[cfg(test)]
-mod tests {
-    use gleaner_schemas::FileFormat;
-
-    use super::*;
-
-    /// A file of four bytes that is replaced by as many others while it is open.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_change_explains_bytes_that_make_no_sense() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.parquet");
-        std::fs::write(&path, "1234").unwrap();
-        let io = BlockingIo::new(Stores::from_env(), Handle::current());
-        let uri = url::Url::from_file_path(&path).unwrap().to_string();
-        let (store, location) = io.stores.resolve(&uri).unwrap();
-        let source = SourceFile {
-            name: "a.parquet".to_owned(),
-            uri,
-            format: FileFormat::Parquet,
-            bytes: 4,
-            identity: String::new(),
-            etag: store.head(&location).await.unwrap().e_tag,
-        };
-        let read = move || {
-            let reader = RangeReader::open(&io, &source).unwrap();
-            assert_eq!(reader.get_bytes(1, 2).unwrap(), "23");
-            assert!(reader.take_cause().is_none());
-            let other = path.with_extension("new");
-            std::fs::write(&other, "5678").unwrap();
-            std::fs::rename(&other, &path).unwrap();
-            reader.take_cause().unwrap().to_string()
-        };
-        let cause = tokio::task::spawn_blocking(read).await.unwrap();
-        assert!(cause.starts_with("a.parquet has changed since"), "{cause}");
-    }
-}
+mod tests;

@@ -148,6 +148,11 @@ pub fn run_event(run: &RunId, event: &str) -> String {
     format!("{RUNS}/{run}/{event}.json")
 }
 
+/// The event that a run has started; written before it looks at anything.
+pub const RUN_STARTED: &str = "start";
+/// The event that a run has ended; nothing is written after it.
+pub const RUN_ENDED: &str = "end";
+
 /// The run and the event whose journal entry lies at `key`.
 #[must_use]
 pub fn parse_run_event(key: &str) -> Option<(RunId, &str)> {
@@ -229,6 +234,14 @@ mod tests {
         let key = run_event(&run, "phase-001");
         assert_eq!(parse_run_event(&key), Some((run, "phase-001")));
         assert_eq!(parse_attempt_records(&key), None);
+    }
+
+    #[test]
+    fn events_of_runs_round_trip() {
+        let run = RunId::new(7);
+        let key = run_event(&run, RUN_ENDED);
+        assert_eq!(parse_run_event(&key), Some((run, RUN_ENDED)));
+        assert_eq!(parse_run_event("_gleaner/runs/notes.txt"), None);
     }
 
     #[test]

@@ -65,12 +65,16 @@ fn check_regular(file: &SourceFile) -> Result<(), ReadError> {
         .filter(|url| url.scheme() == "file")
         .and_then(|url| url.to_file_path().ok());
     match path.map(std::fs::metadata) {
-        Some(Ok(meta)) if !meta.is_file() => Err(ReadError::uri(
-            &file.name,
-            "it is not a regular file".to_owned(),
-        )),
+        Some(Ok(meta)) if !meta.is_file() => Err(not_regular(&file.name)),
         // What cannot be looked at fails where it is read, with its reason.
         _ => Ok(()),
+    }
+}
+
+fn not_regular(name: &str) -> ReadError {
+    ReadError::Uri {
+        text: name.to_owned(),
+        message: "it is not a regular file".to_owned(),
     }
 }
 
@@ -142,6 +146,7 @@ impl<'a> Pattern<'a> {
         }
         if !self.rest.is_empty() {
             let location = self.folder.clone().join(self.rest);
+            self.check_before_opening(&location)?;
             match self.store.head(&location).await {
                 Ok(meta) => return Ok(vec![self.source(self.text.to_owned(), meta)?]),
                 Err(error) if !is_http && is_missing(&error) => {}
@@ -153,11 +158,24 @@ impl<'a> Pattern<'a> {
         self.folder_files().await
     }
 
+    fn local_meta(&self, location: &Path) -> Option<std::fs::Metadata> {
+        if self.authority.is_some() {
+            return None;
+        }
+        let path = LocalFileSystem::new().path_to_filesystem(location).ok()?;
+        std::fs::metadata(path).ok()
+    }
+
     fn is_local_folder(&self, location: &Path) -> bool {
-        self.authority.is_none()
-            && LocalFileSystem::new()
-                .path_to_filesystem(location)
-                .is_ok_and(|path| path.is_dir())
+        self.local_meta(location).is_some_and(|meta| meta.is_dir())
+    }
+
+    /// The local store opens a file to look at it, and a pipe waits for its writer.
+    fn check_before_opening(&self, location: &Path) -> Result<(), ReadError> {
+        match self.local_meta(location) {
+            Some(meta) if !meta.is_file() && !meta.is_dir() => Err(not_regular(self.text)),
+            _ => Ok(()),
+        }
     }
 
     async fn folder_files(&self) -> Result<Vec<SourceFile>, ReadError> {

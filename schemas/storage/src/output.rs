@@ -13,8 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::{AttemptId, Failure, FailureKind, TaskId, Version};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::fetch::fetch;
 use crate::layout;
@@ -61,6 +61,23 @@ pub enum OutputError {
         /// What is wrong with it.
         message: String,
     },
+    /// A stored object is of another version of the program.
+    #[error(
+        "{uri} is a {expected} of format {found}, this program reads format {known}; use the \
+         program version that wrote it ({writer})"
+    )]
+    Format {
+        /// The object.
+        uri: String,
+        /// What it is.
+        expected: &'static str,
+        /// Its format.
+        found: u32,
+        /// The format that this build reads.
+        known: u32,
+        /// The version of the program that wrote it.
+        writer: String,
+    },
 }
 
 impl OutputError {
@@ -69,7 +86,9 @@ impl OutputError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Store { source, .. } => source.kind(),
-            Self::Uri { .. } | Self::Malformed { .. } => FailureKind::Permanent,
+            Self::Uri { .. } | Self::Malformed { .. } | Self::Format { .. } => {
+                FailureKind::Permanent
+            }
         }
     }
 
@@ -506,21 +525,21 @@ impl Output {
     ///
     /// Of the store, or if the object is not a version that this build reads.
     pub async fn version(&self, number: u64) -> Result<Option<Version>, OutputError> {
+        const EXPECTED: &str = "published version";
         let key = layout::version(number);
-        let version: Option<Version> = self.get_json(&key, "published version").await?;
-        match version {
-            Some(version) if version.format != Version::FORMAT => Err(OutputError::Malformed {
+        let Some(bytes) = self.get(&key).await? else {
+            return Ok(None);
+        };
+        // First of all the format: another one may have other keys.
+        match serde_json::from_slice::<Stamp>(&bytes) {
+            Ok(stamp) if stamp.format != Version::FORMAT => Err(OutputError::Format {
                 uri: self.uri_of(&key),
-                expected: "published version",
-                message: format!(
-                    "it has format {}, this program reads format {}; use the program version that \
-                     wrote it ({})",
-                    version.format,
-                    Version::FORMAT,
-                    version.gleaner_version
-                ),
+                expected: EXPECTED,
+                found: stamp.format,
+                known: Version::FORMAT,
+                writer: stamp.gleaner_version,
             }),
-            other => Ok(other),
+            _ => Ok(Some(self.parse_json(&key, EXPECTED, &bytes)?)),
         }
     }
 
@@ -563,6 +582,14 @@ fn location(root: &Path, key: &str) -> Path {
     key.split('/')
         .filter(|part| !part.is_empty())
         .fold(root.clone(), |path, part| path.join(part))
+}
+
+/// What every format of a version says.
+#[derive(Deserialize)]
+struct Stamp {
+    format: u32,
+    #[serde(default)]
+    gleaner_version: String,
 }
 
 fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Result<u64> {

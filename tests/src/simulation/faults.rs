@@ -1,5 +1,6 @@
 //! What goes wrong, decided by a seed: a store and a queue that do as they please.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, TaskQueue};
 use gleaner_schemas::{Route, RunId, TaskMessage};
@@ -19,6 +21,7 @@ use object_store::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::Instant;
 
 /// The dice of a simulation.
 #[derive(Debug)]
@@ -87,11 +90,38 @@ impl Faults {
     }
 }
 
+/// When objects were written, in virtual time: the store in memory knows only the real one.
+#[derive(Debug)]
+pub(super) struct StoreClock {
+    started: Instant,
+    written: Mutex<HashMap<Path, DateTime<Utc>>>,
+}
+
+impl StoreClock {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            written: Mutex::default(),
+        }
+    }
+
+    fn wrote(&self, location: &Path) {
+        let now = DateTime::UNIX_EPOCH + self.started.elapsed();
+        self.written.lock().unwrap().insert(location.clone(), now);
+    }
+
+    fn told(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        meta.last_modified = self.written.lock().unwrap()[&meta.location];
+        meta
+    }
+}
+
 /// A store that fails before it does something, or after, and takes its time.
 #[derive(Debug)]
 pub(super) struct FaultyStore {
     pub(super) store: Arc<InMemory>,
     pub(super) faults: Arc<Faults>,
+    pub(super) clock: Arc<StoreClock>,
 }
 
 fn broken() -> object_store::Error {
@@ -104,6 +134,10 @@ fn broken() -> object_store::Error {
 impl FaultyStore {
     async fn wait(&self) -> Result<()> {
         tokio::time::sleep(self.faults.time(1..200)).await;
+        // Now and then a request takes as long as an attempt: others overtake it.
+        if self.faults.happens(0.01) {
+            tokio::time::sleep(self.faults.time(1..60_000)).await;
+        }
         if self.faults.fails() {
             Err(broken())
         } else {
@@ -137,6 +171,9 @@ impl ObjectStore for FaultyStore {
     ) -> Result<PutResult> {
         self.wait().await?;
         let result = self.store.put_opts(location, payload, options).await;
+        if result.is_ok() {
+            self.clock.wrote(location);
+        }
         self.answer(result)
     }
 
@@ -165,6 +202,7 @@ impl ObjectStore for FaultyStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (store, faults) = (Arc::clone(&self.store), Arc::clone(&self.faults));
+        let clock = Arc::clone(&self.clock);
         let prefix = prefix.cloned();
         let listed = async move {
             tokio::time::sleep(faults.time(1..400)).await;
@@ -172,7 +210,8 @@ impl ObjectStore for FaultyStore {
                 return Err(broken());
             }
             let listed: Vec<ObjectMeta> = store.list(prefix.as_ref()).try_collect().await?;
-            Ok(futures::stream::iter(listed.into_iter().map(Ok)))
+            let listed = listed.into_iter().map(move |meta| Ok(clock.told(meta)));
+            Ok(futures::stream::iter(listed))
         };
         futures::stream::once(listed).try_flatten().boxed()
     }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use gleaner_schemas::{PhaseManifest, PlanId, TaskId, Version};
+use gleaner_schemas::{AttemptId, PhaseManifest, PinnedAttempt, PlanId, TaskId, Version};
 use gleaner_storage::{Output, layout};
 
-use world::{Phase, World};
+use world::{Corpus, World};
 
 pub(crate) use world::object;
 
@@ -26,6 +26,9 @@ const N_COORDINATORS: usize = 2;
 const N_WORKERS: usize = 3;
 /// Virtual time after which a simulation hangs.
 const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Virtual time between the last fault and the run that puts everything in order.
+const CALM: Duration = Duration::from_millis(2 * gleaner_coordinator::losers::SAFE_AGE_MS as u64);
 
 /// What a simulation went through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +69,14 @@ async fn run(world: &Arc<World>) {
         .map(|_| tokio::spawn(Arc::clone(world).work()))
         .collect();
     let mut coordinators: FuturesUnordered<_> = (0..N_COORDINATORS)
-        .map(|_| live_and_die(Arc::clone(world)))
+        .map(|number| {
+            let corpus = if world.has_wide && number == 0 {
+                Corpus::Wide
+            } else {
+                Corpus::Narrow
+            };
+            live_and_die(Arc::clone(world), corpus)
+        })
         .collect();
     let mut kills = world.faults.pick(0..8);
     loop {
@@ -88,29 +98,35 @@ async fn run(world: &Arc<World>) {
     }
     // Once more in calm: whatever was left behind is put in order by an ordinary run.
     world.faults.stop();
-    world
-        .coordinate()
-        .await
-        .unwrap_or_else(|error| panic!("seed {}: {error}", world.seed));
+    calm_runs(world).await;
     for worker in workers {
         worker.abort();
         let _ = worker.await;
     }
     if world.poisoned().is_empty() {
         // Nothing is left to do, and nobody is left who could write late.
-        let cleaned = world.coordinate().await;
-        cleaned.unwrap_or_else(|error| panic!("seed {}: {error}", world.seed));
+        calm_runs(world).await;
+    }
+}
+
+/// A run for each corpus, so late that nobody who was killed can be taken for alive.
+async fn calm_runs(world: &World) {
+    tokio::time::sleep(CALM).await;
+    let wide = world.has_wide.then_some(Corpus::Wide);
+    for corpus in wide.into_iter().chain([Corpus::Narrow]) {
+        let ended = world.coordinate(corpus).await;
+        ended.unwrap_or_else(|error| panic!("seed {}: {error}", world.seed));
     }
 }
 
 /// A coordinator that is killed now and then, and started again until it succeeds.
-async fn live_and_die(world: Arc<World>) {
+async fn live_and_die(world: Arc<World>, corpus: Corpus) {
     tokio::time::sleep(world.faults.time(0..5_000)).await;
     let mut kills = world.faults.pick(0..4);
     loop {
         let mut life = tokio::spawn({
             let world = Arc::clone(&world);
-            async move { world.coordinate().await }
+            async move { world.coordinate(corpus).await }
         });
         let death = world.faults.time(1..90_000);
         tokio::select! {
@@ -207,7 +223,7 @@ async fn check_newest(world: &World, output: &Output, newest: &Version) {
         .filter_map(|file| file.task.as_ref())
         .collect();
     let expected: BTreeSet<&TaskId> = world
-        .tasks(Phase::Table)
+        .tasks(Corpus::Narrow)
         .iter()
         .map(|task| &task.id)
         .filter(|task| !poisoned.contains(task))
@@ -232,9 +248,16 @@ async fn check_newest(world: &World, output: &Output, newest: &Version) {
     // While a task is given up, another run may be about to pin any attempt that is there.
     if given_up.is_empty() {
         let elsewhere = named_elsewhere(output).await;
+        let smallest = smallest_pinned(output).await;
         let stray: Vec<_> = listed
             .difference(&named)
             .filter(|path| !elsewhere.contains(**path))
+            // What came after the task was pinned and sorts before it may be the one that a
+            // coordinator pins which is about to start.
+            .filter(|path| {
+                let (task, attempt) = layout::parse_attempt(path).unwrap();
+                smallest.get(&task).is_none_or(|named| attempt > *named)
+            })
             .collect();
         assert!(
             stray.is_empty(),
@@ -257,6 +280,23 @@ async fn named_elsewhere(output: &Output) -> BTreeSet<String> {
         named.extend(files.map(|file| file.path));
     }
     named
+}
+
+/// The smallest attempt of each task that the manifest of a complete phase names.
+async fn smallest_pinned(output: &Output) -> BTreeMap<TaskId, AttemptId> {
+    let mut smallest: BTreeMap<TaskId, AttemptId> = BTreeMap::new();
+    for object in output.list("_gleaner/manifests").await.unwrap() {
+        let manifest: Option<PhaseManifest> =
+            output.get_json(&object.path, "manifest").await.unwrap();
+        let manifest = manifest.unwrap();
+        if manifest.quarantined.is_empty() {
+            for PinnedAttempt { task, attempt, .. } in manifest.attempts {
+                let known = smallest.entry(task).or_insert_with(|| attempt.clone());
+                *known = attempt.min(known.clone());
+            }
+        }
+    }
+    smallest
 }
 
 /// Every manifest names objects that are there, and at most one manifest of a plan is complete.

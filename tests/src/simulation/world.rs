@@ -13,7 +13,8 @@ use gleaner_coordinator::checked_job::{self, CheckedJob};
 use gleaner_coordinator::dispatch::{Dispatcher, PhaseEnd, Work, stored_manifest};
 use gleaner_coordinator::driver::{FinishedStage, JobInputs};
 use gleaner_coordinator::inputs::InputSet;
-use gleaner_coordinator::journal::Journal;
+use gleaner_coordinator::journal::{Journal, RunEnded, RunStarted};
+use gleaner_coordinator::losers;
 use gleaner_coordinator::planner;
 use gleaner_coordinator::progress::Silent;
 use gleaner_coordinator::publish;
@@ -38,7 +39,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Faults, FaultyQueue, FaultyStore};
+use super::faults::{Faults, FaultyQueue, FaultyStore, StoreClock};
 
 /// The stage of the job.
 pub(super) const STAGE: &str = "stage";
@@ -51,10 +52,18 @@ const RERUNS_MAX: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A phase of the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
     Inner,
     Table,
+}
+
+/// What a coordinator finds when it lists the corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Corpus {
+    Narrow,
+    /// One file more: another plan of the table, over the same tasks and one.
+    Wide,
 }
 
 /// Everything that actors share.
@@ -62,9 +71,14 @@ pub(super) enum Phase {
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) faults: Arc<Faults>,
+    /// Whether the file appears while the job runs, so that coordinators differ.
+    pub(super) has_wide: bool,
     store: Arc<InMemory>,
+    clock: Arc<StoreClock>,
     queue: Arc<dyn TaskQueue>,
-    plans: BTreeMap<Phase, (PhasePlan, Vec<Task>)>,
+    inner: (PhasePlan, Vec<Task>),
+    narrow: (PhasePlan, Vec<Task>),
+    wide: (PhasePlan, Vec<Task>),
     poisoned: Arc<BTreeSet<TaskId>>,
     job: CheckedJob,
     entropy: Mutex<u64>,
@@ -74,11 +88,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let faults = Arc::new(Faults::new(seed));
-        let inner = plan(&faults, Phase::Inner, &json!(seed));
-        let content = Fingerprint::of("tasks", &inner.1);
-        let table = plan(&faults, Phase::Table, &json!(content));
+        let inner = plan(Phase::Inner, &json!(seed), shards(&faults));
+        let content = json!(Fingerprint::of("tasks", &inner.1));
+        let mut shards = shards(&faults);
+        let narrow = plan(Phase::Table, &content, shards.clone());
+        shards.push(shard(&faults, shards.len() as u64));
+        let wide = plan(Phase::Table, &content, shards);
         let n_poisoned = if faults.pick(0..4) == 0 { 1 } else { 0 };
-        let poisoned = table
+        let poisoned = narrow
             .1
             .iter()
             .take(n_poisoned)
@@ -99,7 +116,11 @@ impl World {
             seed,
             store: Arc::new(InMemory::new()),
             queue: Arc::new(queue),
-            plans: BTreeMap::from([(Phase::Inner, inner), (Phase::Table, table)]),
+            inner,
+            narrow,
+            wide,
+            has_wide: faults.pick(0..2) == 0,
+            clock: Arc::new(StoreClock::new()),
             poisoned: Arc::new(poisoned),
             job,
             entropy: Mutex::new(seed),
@@ -114,15 +135,20 @@ impl World {
         Output::open(&stores, OUTPUT).unwrap()
     }
 
-    pub(super) fn tasks(&self, phase: Phase) -> &[Task] {
-        &self.plans[&phase].1
+    /// Tasks of the table.
+    pub(super) fn tasks(&self, corpus: Corpus) -> &[Task] {
+        &self.table(corpus).1
+    }
+
+    fn table(&self, corpus: Corpus) -> &(PhasePlan, Vec<Task>) {
+        match corpus {
+            Corpus::Narrow => &self.narrow,
+            Corpus::Wide => &self.wide,
+        }
     }
 
     pub(super) fn n_tasks(&self) -> u64 {
-        self.plans
-            .values()
-            .map(|(_, tasks)| tasks.len() as u64)
-            .sum()
+        (self.inner.1.len() + self.narrow.1.len()) as u64
     }
 
     pub(super) fn poisoned(&self) -> BTreeSet<&TaskId> {
@@ -131,7 +157,7 @@ impl World {
 
     /// The bytes that a task of the table must have.
     pub(super) fn object_of(&self, task: &TaskId) -> Bytes {
-        let tasks = self.tasks(Phase::Table);
+        let tasks = self.tasks(Corpus::Wide);
         object(tasks.iter().find(|it| it.id == *task).unwrap())
     }
 
@@ -139,6 +165,7 @@ impl World {
         let store = FaultyStore {
             store: Arc::clone(&self.store),
             faults: Arc::clone(&self.faults),
+            clock: Arc::clone(&self.clock),
         };
         Stores::from_env().with("sim://store", Arc::new(store))
     }
@@ -173,25 +200,52 @@ impl World {
     }
 
     /// A coordinator process, run again while tasks were given up that another run may save.
-    pub(super) async fn coordinate(&self) -> Result<(), RunError> {
+    pub(super) async fn coordinate(&self, corpus: Corpus) -> Result<(), RunError> {
         for _ in 0..RERUNS_MAX {
-            if self.run_once().await? {
+            if self.run_once(corpus).await? {
                 return Ok(());
             }
         }
         panic!("seed {}: tasks are given up again and again", self.seed);
     }
 
-    /// One run. Whether nothing but poison was given up.
-    async fn run_once(&self) -> Result<bool, RunError> {
-        let stores = self.stores();
-        let output = Output::open(&stores, OUTPUT)?;
-        let shutdown = Shutdown::new();
+    /// One run, with its journal. Whether nothing but poison was given up.
+    async fn run_once(&self, corpus: Corpus) -> Result<bool, RunError> {
+        let output = Output::open(&self.stores(), OUTPUT)?;
         let run = RunId::new(self.entropy().next_u64());
         let journal = Journal::new(output.clone(), run.clone());
+        journal
+            .started(&RunStarted {
+                run: run.clone(),
+                job: "simulation".to_owned(),
+                stages: vec![STAGE.to_owned()],
+                started_at: String::new(),
+                pid: 0,
+            })
+            .await?;
+        let ended = self.run_stage(corpus, &output, &run, &journal).await;
+        journal
+            .ended(&RunEnded {
+                exit_code: 0,
+                message: String::new(),
+                version: None,
+                ended_at: String::new(),
+            })
+            .await;
+        ended
+    }
+
+    async fn run_stage(
+        &self,
+        corpus: Corpus,
+        output: &Output,
+        run: &RunId,
+        journal: &Journal,
+    ) -> Result<bool, RunError> {
+        let shutdown = Shutdown::new();
         let entropy = self.entropy();
         let dispatcher = Dispatcher {
-            output: &output,
+            output,
             queue: &self.queue,
             task_ended: &self.task_ended,
             trouble: &Arc::new(Trouble::default()),
@@ -199,16 +253,16 @@ impl World {
             route: Route::default(),
             patience: PATIENCE,
             entropy: entropy.as_ref(),
-            run: &run,
-            journal: &journal,
+            run,
+            journal,
             progress: &Silent,
             shutdown: &shutdown,
             started: Instant::now(),
         };
         let mut manifests = Vec::new();
-        for (plan, tasks) in self.plans.values() {
+        for (plan, tasks) in [&self.inner, self.table(corpus)] {
             let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-            let manifest = match stored_manifest(&output, plan, &plan_id).await? {
+            let manifest = match stored_manifest(output, plan, &plan_id).await? {
                 Some(manifest) => manifest,
                 None => match dispatcher.run_phase(plan, &plan_id, tasks, None).await? {
                     PhaseEnd::Complete(outcome) => outcome.manifest,
@@ -232,51 +286,55 @@ impl World {
         let stages = BTreeMap::from([(STAGE.to_owned(), finished(manifests))]);
         let now = chrono::DateTime::from_timestamp(0, 0).unwrap();
         publish::publish(
-            &output,
+            output,
             &shutdown,
             &self.job,
             &no_inputs(),
             &stages,
-            &run,
+            run,
             now,
         )
         .await?;
-        publish::remove_losers(&output, &stages).await?;
+        losers::remove(output, run, &stages).await?;
         Ok(is_done)
     }
 }
 
-fn plan(faults: &Faults, phase: Phase, params: &serde_json::Value) -> (PhasePlan, Vec<Task>) {
+fn shards(faults: &Faults) -> Vec<Shard> {
+    let n_tasks = 1 + faults.pick(0..12);
+    (0..n_tasks).map(|number| shard(faults, number)).collect()
+}
+
+fn shard(faults: &Faults, number: u64) -> Shard {
+    let n_rows = 1 + faults.pick(0..20);
+    let name = format!("file-{number}");
+    let file = SourceFile {
+        uri: format!("sim://corpus/{name}"),
+        format: FileFormat::Parquet,
+        bytes: n_rows,
+        identity: name.clone(),
+        etag: None,
+        name,
+    };
+    Shard {
+        slices: vec![Slice {
+            file,
+            row_groups: None,
+            first_row: 0,
+            n_rows: Some(n_rows),
+            bytes: n_rows,
+            row_group_facts: Vec::new(),
+        }],
+        companions: Vec::new(),
+    }
+}
+
+fn plan(phase: Phase, params: &serde_json::Value, shards: Vec<Shard>) -> (PhasePlan, Vec<Task>) {
     let name = if phase == Phase::Inner {
         "inner"
     } else {
         "table"
     };
-    let n_tasks = 1 + faults.pick(0..12);
-    let shards = (0..n_tasks).map(|number| {
-        let n_rows = 1 + faults.pick(0..20);
-        let name = format!("file-{number}");
-        let file = SourceFile {
-            uri: format!("sim://corpus/{name}"),
-            format: FileFormat::Parquet,
-            bytes: n_rows,
-            identity: name.clone(),
-            etag: None,
-            name,
-        };
-        Shard {
-            slices: vec![Slice {
-                file,
-                row_groups: None,
-                first_row: 0,
-                n_rows: Some(n_rows),
-                bytes: n_rows,
-                row_group_facts: Vec::new(),
-            }],
-            companions: Vec::new(),
-        }
-    });
-    let shards = shards.collect();
     let mut plan = PhasePlan {
         format: PhasePlan::FORMAT,
         stage: STAGE.to_owned(),

@@ -1,0 +1,168 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use gleaner_schemas::{PlanId, Reader, Route, RunId, Shard};
+use gleaner_storage::{Output, Stores};
+use object_store::memory::InMemory;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::*;
+use crate::entropy::SeededEntropy;
+
+const TIME_LIMIT: Duration = Duration::from_secs(900);
+
+/// Takes for ever, and may not even look at the cancellation.
+#[derive(Debug, Default)]
+struct Endless {
+    looks_at_cancel: bool,
+    n_executions: AtomicU32,
+}
+
+#[async_trait]
+impl TaskExecutor for Endless {
+    async fn execute(
+        &self,
+        _plan: &Arc<PhasePlan>,
+        _task: &Arc<Task>,
+        cancel: CancellationToken,
+    ) -> Result<Bytes, Failure> {
+        self.n_executions.fetch_add(1, Ordering::SeqCst);
+        if !self.looks_at_cancel {
+            std::future::pending::<()>().await;
+        }
+        cancel.cancelled().await;
+        Err(Failure::new(FailureKind::Transient, "cancelled"))
+    }
+
+    fn n_hung(&self) -> usize {
+        7
+    }
+}
+
+/// A bench with an executor, and the message of a task whose plan is stored.
+async fn bench(executor: Arc<Endless>) -> (Workbench, TaskMessage, Output) {
+    let stores = Stores::from_env().with("memory://m", Arc::new(InMemory::new()));
+    let output = Output::open(&stores, "memory://m/out").unwrap();
+    let plan = PhasePlan {
+        format: PhasePlan::FORMAT,
+        stage: "stage".to_owned(),
+        kind: "kind".to_owned(),
+        code_version: 1,
+        phase: "phase".to_owned(),
+        params: Value::Null,
+        side_inputs: Vec::new(),
+        reader: Reader::Table {
+            columns: Vec::new(),
+        },
+        folder: "stage".to_owned(),
+        n_tasks: 1,
+        n_rows: None,
+        bytes: 0,
+        memory_bytes: 1 << 20,
+        task_timeout_ms: TIME_LIMIT.as_millis() as u64,
+    };
+    let shard = Shard::default();
+    let task = Task {
+        id: plan.task_id(&shard),
+        shard,
+    };
+    let plan_id: PlanId = plan.plan_id(std::iter::once(&task.id));
+    let message = TaskMessage {
+        format: TaskMessage::FORMAT,
+        run: RunId::new(1),
+        output: output.uri().to_owned(),
+        stage: plan.stage.clone(),
+        kind: plan.kind.clone(),
+        phase: plan.phase.clone(),
+        plan: plan_id.clone(),
+        task_idx: 0,
+        task: task.id.clone(),
+        route: Route::default(),
+    };
+    let chunk = layout::plan_chunk("stage", "phase", &plan_id, 0);
+    output.put_json(&chunk, "chunk", &vec![task]).await.unwrap();
+    let key = layout::plan("stage", "phase", &plan_id);
+    output.put_json(&key, "plan", &plan).await.unwrap();
+    let bench = Workbench {
+        plans: PlanCache::new(stores),
+        executor,
+        entropy: Arc::new(SeededEntropy::new(1)),
+    };
+    (bench, message, output)
+}
+
+async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
+    let executor = Arc::new(Endless {
+        looks_at_cancel,
+        ..Endless::default()
+    });
+    let (bench, message, output) = bench(Arc::clone(&executor)).await;
+    let started = Instant::now();
+    let end = bench.work(&message, &CancellationToken::new()).await;
+    let elapsed = started.elapsed();
+    assert_eq!(executor.n_executions.load(Ordering::SeqCst), 1);
+    let records = output.list(&layout::failures(&message.run)).await.unwrap();
+    assert_eq!(records.len(), 1);
+    let stored: Option<Failure> = output.get_json(&records[0].path, "record").await.unwrap();
+    let failure = stored.unwrap();
+    assert_eq!(end, Ok(TaskEnd::Recorded(failure.clone())));
+    assert_eq!(failure.kind, FailureKind::Transient);
+    assert!(
+        failure.message.contains("longer than task_timeout (900 s)"),
+        "{failure}"
+    );
+    (failure, elapsed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_takes_too_long_is_recorded_and_not_tried_again_here() {
+    let (failure, elapsed) = time_out(true).await;
+    assert!(elapsed < TIME_LIMIT + Duration::from_secs(1), "{elapsed:?}");
+    assert!(!failure.message.contains("thread"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_does_not_end_is_given_up_after_a_grace() {
+    let (failure, elapsed) = time_out(false).await;
+    assert!(elapsed >= TIME_LIMIT + GRACE, "{elapsed:?}");
+    assert!(
+        elapsed < TIME_LIMIT + GRACE + Duration::from_secs(1),
+        "{elapsed:?}"
+    );
+    assert!(
+        failure.message.contains("7 hang in this worker now"),
+        "{failure}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_cancelled_is_given_back_without_a_record() {
+    let executor = Arc::new(Endless {
+        looks_at_cancel: true,
+        ..Endless::default()
+    });
+    let (bench, message, output) = bench(executor).await;
+    let cancel = CancellationToken::new();
+    let stop = async {
+        tokio::time::sleep(TIME_LIMIT / 2).await;
+        cancel.cancel();
+    };
+    let (end, ()) = tokio::join!(bench.work(&message, &cancel), stop);
+    assert!(end.is_err());
+    let records = output.list(&layout::failures(&message.run)).await.unwrap();
+    assert_eq!(records.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_does_not_answer_holds_no_slot_for_ever() {
+    let started = Instant::now();
+    let answer = answered(
+        TIME_LIMIT,
+        std::future::pending::<Result<(), OutputError>>(),
+    )
+    .await;
+    assert!(
+        matches!(answer, Err(Failed::Output(failure)) if failure.kind == FailureKind::Transient)
+    );
+    assert!(started.elapsed() < TIME_LIMIT + Duration::from_secs(1));
+}
