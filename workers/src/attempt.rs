@@ -140,7 +140,7 @@ impl Workbench {
                 Err(Failed::TimedOut(failure)) if !cancel.is_cancelled() => {
                     return self.record(message, &planned, failure).await;
                 }
-                Err(Failed::TimedOut(failure)) => return Err(failure),
+                Err(Failed::TimedOut(failure)) => return Err(failure.into()),
             };
             if cancel.is_cancelled() {
                 return Err(failure.into());
@@ -296,7 +296,7 @@ impl Workbench {
         match answered(time_limit, put).await {
             Ok(()) => Ok(TaskEnd::Recorded(failure)),
             Err(Failed::Task(error) | Failed::Output(error) | Failed::TimedOut(error)) => {
-                Err(error)
+                Err(error.into())
             }
         }
     }

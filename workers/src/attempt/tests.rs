@@ -98,7 +98,7 @@ async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
     });
     let (bench, message, output) = bench(Arc::clone(&executor)).await;
     let started = Instant::now();
-    let end = bench.work(&message, &CancellationToken::new()).await;
+    let end = bench.work(&message, &WorkerOptions::default(), &CancellationToken::new()).await;
     let elapsed = started.elapsed();
     assert_eq!(executor.n_executions.load(Ordering::SeqCst), 1);
     let records = output.list(&layout::failures(&message.run)).await.unwrap();
@@ -143,11 +143,12 @@ async fn a_task_that_was_cancelled_is_given_back_without_a_record() {
     });
     let (bench, message, output) = bench(executor).await;
     let cancel = CancellationToken::new();
+    let options = WorkerOptions::default();
     let stop = async {
         tokio::time::sleep(TIME_LIMIT / 2).await;
         cancel.cancel();
     };
-    let (end, ()) = tokio::join!(bench.work(&message, &cancel), stop);
+    let (end, ()) = tokio::join!(bench.work(&message, &options, &cancel), stop);
     assert!(end.is_err());
     let records = output.list(&layout::failures(&message.run)).await.unwrap();
     assert_eq!(records.len(), 0);
