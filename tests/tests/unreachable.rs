@@ -118,6 +118,7 @@ async fn run(folder: &Path, name: &str, contents: &[u8], n_reads: i64) -> (Optio
         task_ended: Arc::default(),
         trouble: Arc::default(),
         n_slots: 1,
+        patience: std::time::Duration::from_secs(60),
         entropy: Arc::new(SystemEntropy),
         progress: Arc::new(Silent),
         shutdown: Shutdown::new(),

@@ -25,12 +25,12 @@ use tracing::Instrument as _;
 use crate::broker::{BrokerArguments, Queues};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
-use crate::dispatch::retrying;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::losers;
 use crate::progress::Progress;
 use crate::publish::{self, Published};
+use crate::retry::retrying;
 use crate::run_error::RunError;
 
 /// How long a run waits for a store that is missing, when it has its workers with it.

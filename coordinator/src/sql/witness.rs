@@ -11,7 +11,7 @@ use datafusion::common::DataFusionError;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gleaner_schemas::FailureKind;
-use gleaner_storage::output::store_error_kind;
+use gleaner_storage::StoreError;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
@@ -24,7 +24,7 @@ pub(crate) struct Witness(Mutex<Option<String>>);
 
 impl Witness {
     fn see(&self, error: &object_store::Error) {
-        if store_error_kind(error) == FailureKind::Transient {
+        if StoreError::of(error).kind() == FailureKind::Transient {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some(error.to_string());
         }

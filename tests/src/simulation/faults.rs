@@ -1,5 +1,6 @@
 //! What goes wrong, decided by a seed: a store and a queue that do as they please.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
-use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, TaskQueue};
-use gleaner_schemas::{Route, RunId, TaskMessage};
+use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, Receipt, TaskQueue};
+use gleaner_schemas::{Route, RunId, TaskId, TaskMessage};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -226,11 +228,88 @@ impl ObjectStore for FaultyStore {
     }
 }
 
-/// A queue that loses, doubles and delays messages, and whose confirmations get lost.
+/// A queue that loses, doubles and delays messages, and whose confirmations get lost. As a broker
+/// does, it gives a task up that nobody settles.
 #[derive(Debug)]
 pub(super) struct FaultyQueue {
-    pub(super) queue: MemoryQueue,
-    pub(super) faults: Arc<Faults>,
+    queue: MemoryQueue,
+    faults: Arc<Faults>,
+    unsettled: Arc<Mutex<Unsettled>>,
+}
+
+/// Deliveries of a task that come to nothing before it is given up.
+const DELIVERIES_MAX: u32 = 4;
+
+#[derive(Debug, Default)]
+struct Unsettled {
+    n_deliveries: BTreeMap<TaskId, u32>,
+    given_up: Vec<TaskMessage>,
+}
+
+impl FaultyQueue {
+    pub(super) fn new(faults: Arc<Faults>) -> Self {
+        Self {
+            queue: MemoryQueue::new(),
+            faults,
+            unsettled: Arc::default(),
+        }
+    }
+}
+
+/// Counts what comes to nothing.
+#[derive(Debug)]
+struct Counted {
+    delivery: Delivery,
+    unsettled: Arc<Mutex<Unsettled>>,
+}
+
+#[async_trait]
+impl Receipt for Counted {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        self.delivery.ack().await
+    }
+
+    async fn pass_on(self: Box<Self>, _: &TaskMessage) -> Result<(), QueueError> {
+        self.delivery.pass_on().await
+    }
+
+    fn give_back(self: Box<Self>) {
+        let mut unsettled = self.unsettled.lock().unwrap();
+        let task = self.delivery.task.clone();
+        let n = unsettled.n_deliveries.entry(task.task.clone()).or_default();
+        *n += 1;
+        if *n < DELIVERIES_MAX {
+            return;
+        }
+        *n = 0;
+        unsettled.given_up.push(task);
+        // The queue in memory acknowledges at once.
+        let acknowledged = self.delivery.ack().now_or_never();
+        acknowledged.unwrap().unwrap();
+    }
+}
+
+/// A task that was given up; comes again unless it is settled.
+#[derive(Debug)]
+struct GivenUp {
+    task: TaskMessage,
+    unsettled: Arc<Mutex<Unsettled>>,
+}
+
+#[async_trait]
+impl Receipt for GivenUp {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn pass_on(self: Box<Self>, _: &TaskMessage) -> Result<(), QueueError> {
+        self.give_back();
+        Ok(())
+    }
+
+    fn give_back(self: Box<Self>) {
+        self.unsettled.lock().unwrap().given_up.push(self.task);
+    }
 }
 
 #[async_trait]
@@ -267,7 +346,13 @@ impl TaskQueue for FaultyQueue {
                 "the connection was reset".to_owned(),
             ));
         }
-        Ok(delivery)
+        let task = delivery.task.clone();
+        let unsettled = Arc::clone(&self.unsettled);
+        let counted = Counted {
+            delivery,
+            unsettled,
+        };
+        Ok(Delivery::new(task, Box::new(counted)))
     }
 
     async fn state(&self, route: Route) -> Result<QueueState, QueueError> {
@@ -275,6 +360,19 @@ impl TaskQueue for FaultyQueue {
     }
 
     async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
-        self.queue.given_up(run).await
+        let mut unsettled = self.unsettled.lock().unwrap();
+        let all = std::mem::take(&mut unsettled.given_up);
+        let (ours, others) = all.into_iter().partition(|task| task.run == *run);
+        unsettled.given_up = others;
+        let ours: Vec<TaskMessage> = ours;
+        let deliveries = ours.into_iter().map(|task| {
+            let unsettled = Arc::clone(&self.unsettled);
+            let receipt = GivenUp {
+                task: task.clone(),
+                unsettled,
+            };
+            Delivery::new(task, Box::new(receipt))
+        });
+        Ok(deliveries.collect())
     }
 }

@@ -309,6 +309,9 @@ async fn check_manifests(world: &World, output: &Output) {
             .await
             .unwrap()
             .unwrap();
+        if manifest.quarantined.is_empty() && manifest.phase == "inner" {
+            check_inner(world, &manifest);
+        }
         if manifest.quarantined.is_empty() {
             *complete.entry(manifest.plan.clone()).or_default() += 1;
         }
@@ -326,6 +329,22 @@ async fn check_manifests(world: &World, output: &Output) {
         complete.values().all(|n| *n == 1),
         "seed {seed}: two outcomes of one plan"
     );
+}
+
+/// However tasks were split, each file was read once.
+fn check_inner(world: &World, manifest: &PhaseManifest) {
+    let seed = world.seed;
+    let mut files = world.inner_files();
+    assert_eq!(
+        manifest.lanes.rows_in,
+        files.values().sum::<u64>(),
+        "seed {seed}: rows of the inner phase"
+    );
+    for input in manifest.attempts.iter().flat_map(|it| &it.inputs) {
+        let file = files.remove(&input.name);
+        assert!(file.is_some(), "seed {seed}: {} was read twice", input.name);
+    }
+    assert!(files.is_empty(), "seed {seed}: never read: {files:?}");
 }
 
 impl Report {

@@ -19,7 +19,8 @@ use gleaner_coordinator::planner;
 use gleaner_coordinator::progress::Silent;
 use gleaner_coordinator::publish;
 use gleaner_coordinator::run_error::RunError;
-use gleaner_queue::{MemoryQueue, TaskQueue};
+use gleaner_coordinator::splits;
+use gleaner_queue::TaskQueue;
 use gleaner_schemas::job::{Job, JobSource};
 use gleaner_schemas::{
     DocumentColumns, Failure, FailureKind, FileFormat, Fingerprint, Lanes, PhaseManifest,
@@ -46,6 +47,8 @@ pub(super) const STAGE: &str = "stage";
 const OUTPUT: &str = "sim://store/out";
 /// An attempt may take this long.
 const TASK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Rows that a worker can hold; a single file has fewer.
+const ROWS_MAX: u64 = 25;
 /// Runs that a user makes until nothing but poison is left.
 const RERUNS_MAX: u32 = 20;
 /// Nobody works, or the store does not answer, for so long.
@@ -88,7 +91,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let faults = Arc::new(Faults::new(seed));
-        let inner = plan(Phase::Inner, &json!(seed), shards(&faults));
+        let inner = plan(Phase::Inner, &json!(seed), large_shards(&faults));
         let content = json!(Fingerprint::of("tasks", &inner.1));
         let mut shards = shards(&faults);
         let narrow = plan(Phase::Table, &content, shards.clone());
@@ -101,10 +104,7 @@ impl World {
             .take(n_poisoned)
             .map(|task| task.id.clone())
             .collect();
-        let queue = FaultyQueue {
-            queue: MemoryQueue::new(),
-            faults: Arc::clone(&faults),
-        };
+        let queue = FaultyQueue::new(Arc::clone(&faults));
         let text = "name: simulation\noutput: out\ncorpus: {paths: [x.parquet]}\nstages: {stage: \
                     {kind: query, sql: SELECT 1}}\n";
         let source = JobSource {
@@ -133,6 +133,14 @@ impl World {
     pub(super) fn output(&self) -> Output {
         let stores = Stores::from_env().with("sim://store", Arc::clone(&self.store) as _);
         Output::open(&stores, OUTPUT).unwrap()
+    }
+
+    /// Files of the inner phase, with their rows.
+    pub(super) fn inner_files(&self) -> BTreeMap<String, u64> {
+        let slices = self.inner.1.iter().flat_map(|task| &task.shard.slices);
+        slices
+            .map(|slice| (slice.file.name.clone(), slice.n_rows.unwrap()))
+            .collect()
     }
 
     /// Tasks of the table.
@@ -261,14 +269,7 @@ impl World {
         };
         let mut manifests = Vec::new();
         for (plan, tasks) in [&self.inner, self.table(corpus)] {
-            let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-            let manifest = match stored_manifest(output, plan, &plan_id).await? {
-                Some(manifest) => manifest,
-                None => match dispatcher.run_phase(plan, &plan_id, tasks, None).await? {
-                    PhaseEnd::Complete(outcome) => outcome.manifest,
-                    PhaseEnd::Split(_) => panic!("seed {}: no task can be split", self.seed),
-                },
-            };
+            let manifest = run_phase(&dispatcher, plan, tasks).await?;
             let is_poison = |task: &TaskId| self.poisoned.contains(task);
             let are_poisoned = manifest
                 .quarantined
@@ -298,6 +299,45 @@ impl World {
         losers::remove(output, run, &stages).await?;
         Ok(is_done)
     }
+}
+
+/// As the driver does: a phase whose tasks were split is planned again.
+async fn run_phase(
+    dispatcher: &Dispatcher<'_>,
+    plan: &PhasePlan,
+    tasks: &[Task],
+) -> Result<PhaseManifest, RunError> {
+    let mut known = None;
+    loop {
+        let mut plan = plan.clone();
+        let shards: Vec<Shard> = tasks.iter().map(|task| task.shard.clone()).collect();
+        let shards = splits::heed(dispatcher.output, &plan, shards).await?;
+        let tasks = planner::tasks(&mut plan, shards);
+        let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
+        if let Some(manifest) = stored_manifest(dispatcher.output, &plan, &plan_id).await? {
+            return Ok(manifest);
+        }
+        let ended = dispatcher.run_phase(&plan, &plan_id, &tasks, known.take());
+        match ended.await? {
+            PhaseEnd::Complete(outcome) => return Ok(outcome.manifest),
+            PhaseEnd::Split(state) => known = Some(state),
+        }
+    }
+}
+
+/// Shards of several files each, some of which have more rows than a worker can hold.
+fn large_shards(faults: &Faults) -> Vec<Shard> {
+    let mut files = 0..;
+    (0..1 + faults.pick(0..8))
+        .map(|_| Shard {
+            slices: files
+                .by_ref()
+                .take(1 + faults.pick(0..4) as usize)
+                .flat_map(|number| shard(faults, number).slices)
+                .collect(),
+            companions: Vec::new(),
+        })
+        .collect()
 }
 
 fn shards(faults: &Faults) -> Vec<Shard> {
@@ -406,6 +446,9 @@ impl TaskExecutor for Executor {
         }
         if self.poisoned.contains(&task.id) {
             return Err(Failure::new(FailureKind::Permanent, "poison"));
+        }
+        if task.shard.n_rows().unwrap() > ROWS_MAX {
+            return Err(Failure::new(FailureKind::Memory, "too many rows"));
         }
         if self.faults.happens(0.05) {
             return Err(Failure::new(

@@ -35,7 +35,12 @@ pub(crate) struct Cli {
     )]
     pub(crate) queue: Option<String>,
     /// User of the broker, instead of the URL's; its password comes from GLEANER_QUEUE_PASSWORD
-    #[arg(long, value_name = "NAME", env = "GLEANER_QUEUE_USER", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "GLEANER_QUEUE_USER",
+        hide_env_values = true
+    )]
     pub(crate) queue_user: Option<String>,
     /// Certificates (PEM) that the broker's certificate is checked against
     #[arg(long, value_name = "FILE", env = "GLEANER_QUEUE_CA")]
@@ -53,7 +58,12 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "KIND,...", value_delimiter = ',', value_parser = parse_kind)]
     pub(crate) stages: Option<Vec<String>>,
     /// What this machine has: tasks that need it are taken
-    #[arg(long, value_name = "RESOURCE,...", value_delimiter = ',', default_value = "cpu")]
+    #[arg(
+        long,
+        value_name = "RESOURCE,...",
+        value_delimiter = ',',
+        default_value = "cpu"
+    )]
     pub(crate) resources: Vec<ResourceName>,
     /// Seconds that tasks in hand may go on after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

@@ -34,9 +34,7 @@ impl Exit {
     pub(crate) fn message(&self) -> Option<String> {
         match self {
             Self::Done => None,
-            Self::WorkLeft => {
-                Some("stopped; what was in hand is left to other workers".to_owned())
-            }
+            Self::WorkLeft => Some("stopped; what was in hand is left to other workers".to_owned()),
             Self::Internal(message) | Self::Unreachable(message) => {
                 Some(format!("error: {message}"))
             }

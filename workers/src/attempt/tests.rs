@@ -98,7 +98,13 @@ async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
     });
     let (bench, message, output) = bench(Arc::clone(&executor)).await;
     let started = Instant::now();
-    let end = bench.work(&message, &WorkerOptions::default(), &CancellationToken::new()).await;
+    let end = bench
+        .work(
+            &message,
+            &WorkerOptions::default(),
+            &CancellationToken::new(),
+        )
+        .await;
     let elapsed = started.elapsed();
     assert_eq!(executor.n_executions.load(Ordering::SeqCst), 1);
     let records = output.list(&layout::failures(&message.run)).await.unwrap();
