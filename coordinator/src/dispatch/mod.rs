@@ -45,9 +45,9 @@ use watch::Watch;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between two looks at the store, without a hint.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A look that takes this long is followed by a pause ten times as long, so that looking stays
-/// below a tenth of one core however many objects there are.
-const LOOK_PAUSE_FACTOR: u32 = 10;
+/// A look that takes this long is followed by a pause so many times as long: looking stays a small
+/// part of the time, however far the store is and however many objects there are.
+const LOOK_PAUSE_FACTOR: u32 = 3;
 /// Without a hint, the pause is at most this part of the time that the phase has taken: looking
 /// too late costs a few percent, not seconds of a short phase.
 const LOOK_PAUSE_SHARE: u32 = 20;
