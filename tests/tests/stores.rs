@@ -324,7 +324,7 @@ async fn no_key_leaves_its_output() {
         "..%2foutside",
         "./x",
         "x//y",
-        "..",
+        "y/..",
         "a\\..\\b",
         "ü #?",
     ];
