@@ -4,3 +4,4 @@
 pub mod ceph;
 pub mod fake_s3;
 pub mod proxy;
+pub mod tls;
