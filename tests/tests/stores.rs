@@ -13,6 +13,7 @@ use gleaner_tests::program::{Ended, Workspace, command_in, ended, files, program
 use gleaner_tests::servers::ceph::Ceph;
 use gleaner_tests::servers::fake_s3::{FakeS3, Faults, variables};
 use gleaner_tests::servers::proxy::{Mode, Proxy};
+use gleaner_tests::servers::tls::TlsServer;
 use gleaner_tests::small;
 
 type Variables = Vec<(String, String)>;
@@ -165,6 +166,35 @@ fn a_store_that_ignores_conditions_is_refused_unless_one_coordinator_is_promised
     let _ = gleaner(&workspace, &server.variables(), &promise).expect(0);
 }
 
+/// A store behind TLS whose authority nobody knows is refused, until its file is named.
+#[test]
+fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
+    let (workspace, _) = small::workspace();
+    let Some(server) = TlsServer::start(workspace.path()) else {
+        return;
+    };
+    let endpoint = format!("https://localhost:{}", server.port());
+    let unknown = hasty(variables(&endpoint, "key", "secret"));
+    let run = ["run", "job.yaml", "--output", "s3://runs/out"];
+    let _ = gleaner(&workspace, &unknown, &run)
+        .expect(2)
+        .says("the store's certificate cannot be trusted")
+        .says("SSL_CERT_FILE");
+    let authority = workspace.path().join("ca.pem").display().to_string();
+    for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        let mut known = unknown.clone();
+        known.push((name.to_owned(), authority.clone()));
+        // The server is no store: it is enough that it was heard.
+        let ended = gleaner(&workspace, &known, &run);
+        assert!(!ended.stderr.contains("trusted"), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("it answered") || ended.stderr.contains("broke"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
 /// What each refusal says, and with which exit code.
 #[test]
 fn refusals_say_what_to_do() {
@@ -198,6 +228,7 @@ fn refusals_say_what_to_do() {
         ),
         (503, "SlowDown", "", 4, "asks for fewer requests"),
         (500, "InternalError", "", 4, "the store failed by itself"),
+        (404, "NoSuchBucket", "", 2, "the bucket does not exist"),
     ];
     for (status, code, more, exit, sentence) in cases {
         server.set(Faults {
@@ -324,7 +355,7 @@ async fn no_key_leaves_its_output() {
         "..%2foutside",
         "./x",
         "x//y",
-        "..",
+        "y/..",
         "a\\..\\b",
         "ü #?",
     ];

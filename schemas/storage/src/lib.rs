@@ -19,9 +19,11 @@ pub mod output;
 mod parquet_documents;
 mod read_error;
 pub mod redact;
+mod staged;
 pub mod store_error;
 pub mod stores;
 pub mod table;
+mod upload;
 
 pub use encode::TableEncoder;
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};

@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use crate::read_error::ReadError;
 use crate::store_error::is_missing;
-use crate::stores::{Stores, absolute_path, file_uri, is_uri, object_uri};
+use crate::stores::{Stores, absolute_path, check_no_secret, file_uri, is_uri, object_uri};
 
 /// The files that patterns match, by name, without repetition.
 ///
@@ -100,6 +100,7 @@ struct Pattern<'a> {
 
 impl<'a> Pattern<'a> {
     fn parse(stores: &Stores, text: &'a str, base_dir: &FilePath) -> Result<Self, ReadError> {
+        check_no_secret(text)?;
         let (folder_text, rest) = split(text);
         if !is_uri(text) {
             let uri = file_uri(&absolute_path(folder_text, base_dir))?;

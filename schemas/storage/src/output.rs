@@ -21,11 +21,7 @@ use crate::layout;
 use crate::redact::redact;
 use crate::store_error::{StoreError, StoreProblem, is_missing};
 use crate::stores::{Stores, encoded};
-
-/// S3 takes no more in one request.
-const SINGLE_PUT_BYTES_MAX: u64 = 5 << 30;
-/// Bytes of each part of a larger object: 10,000 parts at most make 625 GiB.
-const PART_BYTES: usize = 64 << 20;
+use crate::{staged, upload};
 
 const WRITE: &str = "write";
 const CREATE: &str = "create";
@@ -233,36 +229,8 @@ impl Output {
     /// Of the store. The object may be there all the same.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), OutputError> {
         let path = self.path_of(key);
-        let put = if bytes.len() as u64 > SINGLE_PUT_BYTES_MAX {
-            self.put_in_parts(&path, bytes, PART_BYTES).await
-        } else {
-            let put = self.store.put(&path, PutPayload::from_bytes(bytes));
-            put.await.map(|_| ())
-        };
+        let put = upload::put(self.store.as_ref(), &path, bytes).await;
         put.map_err(|source| self.store_error(WRITE, key, source))
-    }
-
-    /// Puts an object that is too large for one request. It becomes visible when it is whole.
-    async fn put_in_parts(
-        &self,
-        path: &Path,
-        mut bytes: Bytes,
-        part_bytes: usize,
-    ) -> object_store::Result<()> {
-        let mut upload = self.store.put_multipart(path).await?;
-        let sent = async {
-            while !bytes.is_empty() {
-                let part = bytes.split_to(part_bytes.min(bytes.len()));
-                upload.put_part(part.into()).await?;
-            }
-            upload.complete().await
-        };
-        let sent = sent.await;
-        if sent.is_err() {
-            // What stays behind is no object; a rule of the bucket expires it.
-            let _ = upload.abort().await;
-        }
-        sent.map(|_| ())
     }
 
     /// Puts an object unless there is one: of several callers exactly one's bytes are kept, and
@@ -336,7 +304,7 @@ impl Output {
         let Some(root) = local.filter(|_| self.uri.starts_with("file:")) else {
             return Ok(0);
         };
-        let removed = tokio::task::spawn_blocking(move || remove_staged_below(&root, age)).await;
+        let removed = tokio::task::spawn_blocking(move || staged::remove_below(&root, age)).await;
         removed
             .map_err(std::io::Error::other)
             .and_then(|removed| removed)
@@ -590,41 +558,4 @@ struct Stamp {
     format: u32,
     #[serde(default)]
     gleaner_version: String,
-}
-
-fn remove_staged_below(folder: &std::path::Path, age: Duration) -> std::io::Result<u64> {
-    let mut n_removed = 0;
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            n_removed += remove_staged_below(&entry.path(), age)?;
-        } else if is_staged(&entry.file_name().to_string_lossy())
-            && entry
-                .metadata()?
-                .modified()?
-                .elapsed()
-                .is_ok_and(|elapsed| elapsed >= age)
-        {
-            match std::fs::remove_file(entry.path()) {
-                Ok(()) => n_removed += 1,
-                // Another run removes them too.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(n_removed)
-}
-
-/// The local store writes `<name>#<number>` and renames it.
-fn is_staged(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(name, number)| {
-        let is_ours = name.ends_with(".parquet") || name.ends_with(".json");
-        is_ours && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
 }

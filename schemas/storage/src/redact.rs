@@ -135,7 +135,7 @@ fn redact_values(text: &str) -> String {
         }
         // Prose has colons too: "signature does not match: ..." is no header.
         let is_prose = is_header && before.trim_end_matches(is_name).ends_with(' ');
-        if is_prose && name.to_ascii_lowercase() != "authorization" {
+        if is_prose && !name.eq_ignore_ascii_case("authorization") {
             continue;
         }
         let end = if is_header {

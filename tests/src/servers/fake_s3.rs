@@ -291,7 +291,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Re
     let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
     let query = query.split('&').map(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (name.to_owned(), decoded(value))
+        (name.to_owned(), decoded(&value.replace('+', " ")))
     });
     Ok(Some(Request {
         method,

@@ -5,6 +5,7 @@ pub mod ceph;
 pub mod fake_s3;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod tls;
 
 use std::fmt;
 

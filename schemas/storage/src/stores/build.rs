@@ -56,8 +56,10 @@ fn with_plain_http(
     }
 }
 
-fn shown(error: &object_store::Error) -> String {
-    redact(&gleaner_schemas::failure::error_chain(error))
+/// Why a store cannot be built from the variables that begin with `prefix`.
+fn unusable(prefix: &str, error: &object_store::Error) -> String {
+    let reason = redact(&gleaner_schemas::failure::error_chain(error));
+    format!("its store cannot be set up from the variables {prefix}* of the environment: {reason}")
 }
 
 fn s3(
@@ -76,7 +78,7 @@ fn s3(
         }
     }
     let store = builder.with_url(url.as_str()).build();
-    Ok(Arc::new(store.map_err(|error| shown(&error))?))
+    Ok(Arc::new(store.map_err(|error| unusable("AWS_", &error))?))
 }
 
 fn google(
@@ -95,7 +97,9 @@ fn google(
         }
     }
     let store = builder.with_url(url.as_str()).build();
-    Ok(Arc::new(store.map_err(|error| shown(&error))?))
+    Ok(Arc::new(
+        store.map_err(|error| unusable("GOOGLE_", &error))?,
+    ))
 }
 
 fn azure(
@@ -114,7 +118,7 @@ fn azure(
         }
     }
     let store = builder.with_url(url.as_str()).build();
-    Ok(Arc::new(store.map_err(|error| shown(&error))?))
+    Ok(Arc::new(store.map_err(|error| unusable("AZURE_", &error))?))
 }
 
 fn http(
@@ -131,5 +135,5 @@ fn http(
         .with_retry(settings.retry()?)
         .with_http_connector(connector)
         .build();
-    Ok(Arc::new(store.map_err(|error| shown(&error))?))
+    Ok(Arc::new(store.map_err(|error| redact(&error.to_string()))?))
 }
