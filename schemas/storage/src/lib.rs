@@ -8,6 +8,7 @@ mod blocking;
 pub mod documents;
 pub mod encode;
 pub mod footer;
+mod infer;
 mod jsonl;
 pub mod layout;
 pub mod listing;
@@ -20,6 +21,7 @@ pub mod stores;
 pub mod table;
 
 pub use encode::TableEncoder;
+pub use jsonl::decode_lines;
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};
 pub use read_error::ReadError;
 pub use stores::Stores;
