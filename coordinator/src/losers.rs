@@ -165,3 +165,6 @@ async fn named_objects(
     }
     Ok(named)
 }
+
+#[cfg(test)]
+mod tests;

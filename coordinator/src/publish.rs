@@ -186,3 +186,33 @@ async fn copy_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gleaner_storage::Stores;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    /// Two coordinators published; the one that was first copies last.
+    #[tokio::test]
+    async fn the_copy_is_of_the_newest_version_whoever_copies_last() {
+        let stores = Stores::from_env().with("memory://m", Arc::new(InMemory::new()));
+        let output = Output::open(&stores, "memory://m/out").unwrap();
+        let publish = async |number: u64| {
+            let bytes = format!("version {number}").into();
+            output.put(&layout::version(number), bytes).await.unwrap();
+        };
+        publish(1).await;
+        publish(2).await;
+        for number in [2, 1] {
+            copy_manifest(&output, &Shutdown::new(), number)
+                .await
+                .unwrap();
+            let copy = output.get(layout::MANIFEST).await.unwrap().unwrap();
+            assert_eq!(copy, "version 2", "after copying version {number}");
+        }
+    }
+}

@@ -5,8 +5,8 @@ use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
 use gleaner_tests::plain_job::{
     self, JOB, batch, documents, lanes, part, statuses, texts, workspace,
 };
-use gleaner_tests::program::Workspace;
-use serde_json::json;
+use gleaner_tests::program::{Workspace, number};
+use serde_json::{Value, json};
 
 #[test]
 fn a_null_text_is_a_rejected_row_with_its_reason() {
@@ -222,4 +222,60 @@ fn lines_that_where_cannot_look_at_are_rejected_and_their_file_goes_on() {
     // What is too large depends on the memory, so with another budget it is decided anew.
     let again = workspace.summary(&["--set", "memory=1GiB"]);
     assert_eq!(again["stages"][0]["reuse"]["n_reused"], 0);
+}
+
+/// Neither the first line nor a later one decides alone what type a column has.
+#[test]
+fn lines_of_other_types_do_not_end_their_file() {
+    let workspace = Workspace::new();
+    let text = "the patients were given aspirin daily ".repeat(20);
+    let line = |text: Value, lang: Value| format!("{}\n", json!({ "text": text, "lang": lang }));
+    let good = |idx: usize| line(json!(format!("{text}{idx}")), json!("en"));
+    let mut lines = line(json!(format!("{text} odd")), json!({ "code": "en" }));
+    lines.extend((0..10).map(good));
+    lines.push_str(&line(json!({ "en": text }), json!("en")));
+    // Beyond the lines that columns are inferred from.
+    lines.extend((10..1200).map(good));
+    lines.push_str(&line(
+        json!(format!("{text} late")),
+        json!({ "code": "en" }),
+    ));
+    workspace.write("corpus.jsonl", &lines);
+    workspace.write("target.jsonl", good(1));
+    workspace.write(
+        "job.yaml",
+        "name: lines\noutput: out\ncorpus: {paths: [corpus.jsonl]}\n\
+         datasets: {target: {paths: [target.jsonl]}}\n\
+         stages:\n  weights: {kind: importance_weights, target: target}\n  \
+         chosen: {kind: select, by: weights.log_weight, method: top_k, documents: 2000, \
+         materialize: true}\n",
+    );
+    let summary = workspace.summary(&[]);
+    assert_eq!(lanes(&summary, 0)["ok"], 1202);
+    assert_eq!(lanes(&summary, 0)["rejected"], 1);
+    let rejected = workspace.sql("SELECT input_row, reason FROM weights WHERE status = 'rejected'");
+    assert_eq!(
+        rejected,
+        [json!({"input_row": 11, "reason": "the value of \"text\" is not a text"})]
+    );
+    let chosen = "SELECT count(*) AS n, count(lang) AS n_lang FROM chosen";
+    assert_eq!(workspace.sql(chosen), [json!({"n": 1202, "n_lang": 1200})]);
+    let corpus = "SELECT count(*) AS n, count(lang) AS n_lang, count(text) AS n_text FROM corpus";
+    assert_eq!(
+        workspace.sql(corpus),
+        [json!({"n": 1203, "n_lang": 1201, "n_text": 1202})]
+    );
+    // Where the column is needed, its lines are rejected, each with its reason.
+    let _ = workspace.summary(&["--set", "corpus.where=lang = 'en'"]);
+    let rejected = workspace
+        .sql("SELECT input_row, reason FROM weights WHERE status = 'rejected' ORDER BY input_row");
+    let rows: Vec<_> = rejected
+        .iter()
+        .map(|row| number(row, "input_row"))
+        .collect();
+    assert_eq!(rows, [0, 11, 1202]);
+    assert!(
+        rejected.iter().all(|row| !row["reason"].is_null()),
+        "{rejected:?}"
+    );
 }

@@ -285,6 +285,39 @@ fn the_first_model_stays_frozen_until_a_refit() {
     assert_ne!(model(&workspace, "out"), second);
 }
 
+/// What could not be counted would be missing from the model for ever.
+#[test]
+fn a_model_of_partial_counts_is_fitted_anew_as_soon_as_all_can_be_counted() {
+    let documents = documents(3);
+    let workspace = workspace(&documents);
+    workspace.write("corpus/part-2.parquet", "no columns");
+    let allow = ["--set", "allow.quarantined_tasks=9"];
+    for version in [1, 1] {
+        assert_eq!(workspace.summary(&allow)["version"], version);
+    }
+    let partial = model(&workspace, "out");
+    // While it is broken, more files do not wait for it.
+    write_file(&workspace, 3, &documents[..PER_FILE]);
+    assert_eq!(workspace.summary(&allow)["version"], 2);
+    fs::remove_file(workspace.path().join("corpus/part-3.parquet")).unwrap();
+
+    write_file(&workspace, 2, &documents[2 * PER_FILE..]);
+    let summary = workspace.summary(&[]);
+    let fitted = model(&workspace, "out");
+    assert_ne!(fitted, partial, "{summary}");
+    let _ = workspace.summary(&["--output", "fresh"]);
+    assert_eq!(fitted, model(&workspace, "fresh"));
+    assert_eq!(
+        weights(&workspace, "out", "doc_id"),
+        weights(&workspace, "fresh", "doc_id")
+    );
+    // This one is whole, so it is frozen.
+    write_file(&workspace, 3, &documents[..PER_FILE]);
+    let told = note(&workspace.summary(&[]), "weights");
+    assert!(told.contains("frozen"), "{told}");
+    assert_eq!(model(&workspace, "out"), fitted);
+}
+
 #[test]
 fn the_model_of_another_job_scores_new_data_by_the_old_estimate() {
     let documents = documents(4);

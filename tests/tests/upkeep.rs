@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gleaner_schemas::{Fingerprint, RunId};
+use gleaner_storage::layout;
 use gleaner_tests::corpus::{sample_documents, write_parquet};
 use gleaner_tests::program::{Workspace, files, number};
 use gleaner_tests::small;
@@ -356,4 +358,52 @@ fn gc_keeps_the_work_of_a_run_that_will_go_on() {
     let _ = workspace.gleaner(&["gc", "out"]).expect(0);
     assert_eq!(workspace.contents("out/weights").len(), small::FILES);
     assert_eq!(verify(&workspace, 0)["zombies"], json!([]));
+}
+
+/// Another run has begun; what it wrote is named by nothing yet.
+#[test]
+fn gc_leaves_what_a_running_job_writes() {
+    let workspace = finished();
+    let early = add_zombie(&workspace, "chosen");
+    set_back(&workspace.path().join("out").join(&early));
+    let run = RunId::new(u64::MAX);
+    let started = json!({
+        "run": run,
+        "job": "small",
+        "stages": [],
+        "started_at": chrono::Utc::now().to_rfc3339(),
+        "pid": 1,
+    });
+    let event = layout::run_event(&run, layout::RUN_STARTED);
+    workspace.write(&format!("out/{event}"), started.to_string());
+    let attempt = add_zombie(&workspace, "weights");
+    let failure = layout::failure(&run, &Fingerprint::of("task", &1).into(), 1);
+    workspace.write(&format!("out/{failure}"), "{}");
+    let before = objects(&workspace);
+    let _ = workspace.gleaner(&["gc", "out", "--keep", "1"]).expect(0);
+    let left = objects(&workspace);
+    for path in [&attempt, &failure, &event] {
+        assert!(left.contains(path), "{path} is gone");
+    }
+    // A run that published is done with what no version names.
+    let ended = json!({
+        "exit_code": 0,
+        "message": "done",
+        "version": 1,
+        "ended_at": chrono::Utc::now().to_rfc3339(),
+    });
+    let event = layout::run_event(&run, layout::RUN_ENDED);
+    workspace.write(&format!("out/{event}"), ended.to_string());
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    let left = objects(&workspace);
+    assert!(before.contains(&attempt) && !left.contains(&attempt));
+    assert!(!left.contains(&early));
+    let _ = verify(&workspace, 0);
+}
+
+/// Makes a file older than every run.
+fn set_back(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
 }

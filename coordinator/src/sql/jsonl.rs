@@ -1,14 +1,12 @@
 //! Lines of JSON as a table: decompressed and decoded as a stream on a blocking thread, one file
-//! after the other. A line that is not a JSON object is a row of nulls, so that rows keep their
-//! numbers; blank lines are no rows.
+//! after the other. A line that is not a JSON object is a row of nulls, and a value that does not
+//! have its column's type is null, so that rows keep their numbers; blank lines are no rows.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::Decoder;
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
 use datafusion::catalog::{Session, TableProvider};
@@ -22,9 +20,9 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gleaner_schemas::FileFormat;
+use gleaner_storage::decode_lines;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 
 use crate::sql::table::place_fields;
@@ -52,7 +50,8 @@ pub(crate) struct JsonlTable {
 
 #[derive(Debug, Clone)]
 struct Lines {
-    file_schema: SchemaRef,
+    /// Columns of the files; any line may lack any.
+    nullable: SchemaRef,
     schema: SchemaRef,
     files: Arc<[JsonlFile]>,
 }
@@ -65,9 +64,13 @@ impl JsonlTable {
             fields.extend(place_fields().map(Arc::new));
         }
         let schema = Arc::new(Schema::new(fields));
+        let nullable = file_schema.fields().iter();
+        let nullable: Vec<_> = nullable
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
         Self {
             lines: Lines {
-                file_schema,
+                nullable: Arc::new(Schema::new(nullable)),
                 schema: Arc::clone(&schema),
                 files: files.into(),
             },
@@ -172,49 +175,28 @@ impl Lines {
             FileFormat::JsonlZstd => Box::new(BufReader::new(zstd::Decoder::new(chunks)?)),
             FileFormat::Jsonl | FileFormat::Parquet => Box::new(BufReader::new(chunks)),
         };
-        let mut decoder = self.decoder()?;
-        let mut line = Vec::new();
-        let (mut first_row, mut n_rows) = (0, 0);
+        let mut lines = Vec::new();
+        let mut first_row = 0;
         loop {
-            line.clear();
+            let mut line = Vec::new();
             let is_end = reader.read_until(b'\n', &mut line)? == 0;
-            if !is_end && !line.trim_ascii().is_empty() {
-                let is_object =
-                    serde_json::from_slice::<std::collections::HashMap<String, IgnoredAny>>(&line)
-                        .is_ok();
-                let object: &[u8] = if is_object { line.trim_ascii() } else { b"{}" };
-                decode_all(&mut decoder, object)?;
-                decode_all(&mut decoder, b"\n")?;
-                n_rows += 1;
+            if !line.trim_ascii().is_empty() {
+                lines.push(line);
             }
-            if n_rows == BATCH_ROWS || (is_end && n_rows > 0) {
-                if let Some(batch) = decoder.flush()? {
-                    let batch = self.with_places(&batch, &file.name, first_row)?;
-                    if !each(batch) {
-                        return Ok(false);
-                    }
+            if lines.len() == BATCH_ROWS || (is_end && !lines.is_empty()) {
+                let batch = decode_lines(&self.nullable, &lines)
+                    .map_err(|message| DataFusionError::External(message.into()))?;
+                let batch = self.with_places(&batch, &file.name, first_row)?;
+                if !each(batch) {
+                    return Ok(false);
                 }
-                first_row += n_rows as i64;
-                n_rows = 0;
+                first_row += lines.len() as i64;
+                lines.clear();
             }
             if is_end {
                 return Ok(true);
             }
         }
-    }
-
-    fn decoder(&self) -> Result<Decoder> {
-        // A line that is not an object becomes nulls, whatever the columns' types say.
-        let fields: Vec<_> = self
-            .file_schema
-            .fields()
-            .iter()
-            .map(|field| field.as_ref().clone().with_nullable(true))
-            .collect();
-        Ok(ReaderBuilder::new(Arc::new(Schema::new(fields)))
-            .with_batch_size(BATCH_ROWS)
-            .with_coerce_primitive(true)
-            .build_decoder()?)
     }
 
     fn with_places(&self, batch: &RecordBatch, name: &str, first_row: i64) -> Result<RecordBatch> {
@@ -230,19 +212,6 @@ impl Lines {
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
-}
-
-fn decode_all(decoder: &mut Decoder, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let n_decoded = decoder.decode(bytes)?;
-        if n_decoded == 0 {
-            return Err(DataFusionError::Internal(
-                "the decoder of JSON takes no more rows".to_owned(),
-            ));
-        }
-        bytes = &bytes[n_decoded..];
-    }
-    Ok(())
 }
 
 /// An object as a reader, for blocking threads only.

@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader, Cursor, Read};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use arrow::json::reader::infer_json_schema_from_iterator;
 use gleaner_schemas::{DocumentColumns, FileFormat, SourceFile};
 use object_store::{GetOptions, GetRange};
 use parquet::arrow::parquet_to_arrow_schema;
@@ -12,6 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use crate::fetch::fetch;
+use crate::infer::infer_columns;
 use crate::metadata;
 use crate::read_error::ReadError;
 use crate::stores::Stores;
@@ -134,8 +134,8 @@ async fn jsonl_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Read
     })
 }
 
-/// The columns of the first lines. Lines that are not JSON are left out; they are rejected when
-/// rows are read.
+/// The columns of the first lines. Lines that are not JSON, and lines whose types most others do
+/// not have, are left out; they are rejected when something needs what does not fit.
 pub(crate) fn infer_schema(
     name: &str,
     format: FileFormat,
@@ -166,8 +166,7 @@ pub(crate) fn infer_schema(
             Err(error) => return Err(contents(error.to_string())),
         }
     }
-    infer_json_schema_from_iterator(values.into_iter().map(Ok))
-        .map_err(|error| contents(error.to_string()))
+    infer_columns(&values).map_err(|error| contents(error.to_string()))
 }
 
 pub(crate) fn decompress<'a>(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, RecordBatch, StringArray, StringBuilder, StringViewBuilder, UInt64Array,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use gleaner_schemas::{DocumentColumns, Failure, FailureKind, Place, Slice, SourceFile};
 use serde_json::Value;
@@ -338,7 +338,7 @@ impl JsonlDocuments {
 }
 
 /// The columns of a file, as its plan inferred them.
-fn schema_of(io: &BlockingIo, source: &SourceFile) -> Result<arrow::datatypes::Schema, ReadError> {
+fn schema_of(io: &BlockingIo, source: &SourceFile) -> Result<Schema, ReadError> {
     let file = RangeReader::open(io, source)?;
     let mut head = Vec::new();
     let read = file.read_from(0).take(HEAD_BYTES).read_to_end(&mut head);
@@ -397,5 +397,84 @@ pub(crate) fn decode(
         _ => Err(format!(
             "{n_lines} lines do not fit the columns of the file's first lines"
         )),
+    }
+}
+
+/// Lines as a batch of `schema`, a row for each, whatever they are: a line that is no JSON object
+/// is a row of nulls, and so is a value that does not have its column's type.
+///
+/// # Errors
+///
+/// If there can be no such columns.
+pub fn decode_lines(schema: &SchemaRef, lines: &[Vec<u8>]) -> Result<RecordBatch, String> {
+    let text = |lines: &[Vec<u8>]| -> Vec<u8> {
+        lines
+            .iter()
+            .flat_map(|line| line.iter().copied().chain([b'\n']))
+            .collect()
+    };
+    if let Ok(batch) = decode(schema, &text(lines), lines.len()) {
+        return Ok(batch);
+    }
+    // Which line spoils the batch, and which of its values, each by itself tells.
+    let fitting: Result<Vec<Vec<u8>>, String> = lines
+        .iter()
+        .map(|line| match decode(schema, line, 1) {
+            Ok(_) => Ok(line.clone()),
+            Err(_) => fitting_part(schema, line),
+        })
+        .collect();
+    decode(schema, &text(&fitting?), lines.len())
+}
+
+/// A line without the values that do not fit their columns.
+fn fitting_part(schema: &SchemaRef, line: &[u8]) -> Result<Vec<u8>, String> {
+    let Ok(Value::Object(object)) = serde_json::from_slice(line) else {
+        return Ok(b"{}".to_vec());
+    };
+    let mut fitting = serde_json::Map::new();
+    for field in schema.fields() {
+        let Some(value) = object.get(field.name()) else {
+            continue;
+        };
+        let alone = Arc::new(Schema::new(vec![Arc::clone(field)]));
+        let single = serde_json::Map::from_iter([(field.name().clone(), value.clone())]);
+        let text = serde_json::to_vec(&single).map_err(|error| error.to_string())?;
+        if decode(&alone, &text, 1).is_ok() {
+            fitting.extend(single);
+        }
+    }
+    serde_json::to_vec(&fitting).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array as _, AsArray as _};
+    use arrow::datatypes::{DataType, Field, Int64Type};
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_does_not_fit_costs_nothing_but_itself() {
+        let fields = [("text", DataType::Utf8), ("n", DataType::Int64)];
+        let fields = fields.map(|(name, data_type)| Field::new(name, data_type, true));
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let lines = [
+            r#"{"text": "one", "n": 1}"#,
+            r#"{"text": {"en": "two"}, "n": 2}"#,
+            "no JSON",
+            "[4]",
+            r#"{"n": {"x": 1}, "text": "five", "more": [1]}"#,
+        ];
+        let lines = lines.map(|line| line.as_bytes().to_vec());
+        let batch = decode_lines(&schema, &lines).unwrap();
+        let texts: Vec<_> = batch.column(0).as_string::<i32>().iter().collect();
+        assert_eq!(texts, [Some("one"), None, None, None, Some("five")]);
+        let numbers: Vec<_> = batch.column(1).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(numbers, [Some(1), Some(2), None, None, None]);
+        assert_eq!(
+            decode_lines(&schema, &[]).map_or(0, |batch| batch.column(0).len()),
+            0
+        );
     }
 }

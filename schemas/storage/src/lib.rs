@@ -10,6 +10,7 @@ pub mod documents;
 pub mod encode;
 mod fetch;
 pub mod footer;
+mod infer;
 mod jsonl;
 pub mod layout;
 pub mod listing;
@@ -26,6 +27,7 @@ pub mod table;
 mod upload;
 
 pub use encode::TableEncoder;
+pub use jsonl::decode_lines;
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};
 pub use read_error::ReadError;
 pub use store_error::{StoreError, StoreProblem};

@@ -16,7 +16,7 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use crate::blocking::{BlockingIo, RangeReader};
 use crate::documents::BatchLimits;
-use crate::jsonl::{Line, Lines, decode};
+use crate::jsonl::{Line, Lines, decode_lines};
 use crate::parquet_documents::{contents, mask};
 use crate::read_error::ReadError;
 
@@ -38,7 +38,7 @@ impl CorpusLookup {
 
     /// Calls `each` with batches that hold the given rows of `file` (ascending, without
     /// repetition), in order, with the columns of `schema`; columns that the file does not have
-    /// are null.
+    /// are null, and so are values of lines that do not have their column's type.
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl CorpusLookup {
         let mut lines = Lines::open(&self.io, source, line_bytes_max)
             .map_err(|error| error.into_failure(place()))?;
         let mut wanted = rows.iter().copied().peekable();
-        let (mut text, mut n_lines) = (Vec::new(), 0);
+        let (mut found, mut bytes) = (Vec::new(), 0);
         while wanted.peek().is_some() {
             let next = lines.next().map_err(|error| error.into_failure(place()))?;
             let Some((row, line)) = next else {
@@ -129,13 +129,12 @@ impl CorpusLookup {
             if wanted.next_if_eq(&row).is_some()
                 && let Line::Bytes(line) = line
             {
-                text.extend_from_slice(&line);
-                text.push(b'\n');
-                n_lines += 1;
+                bytes += line.len() as u64;
+                found.push(line);
             }
             let is_last = wanted.peek().is_none();
-            if n_lines > 0 && (is_last || text.len() as u64 >= self.limits.batch_bytes) {
-                let batch = decode(schema, &text, n_lines).map_err(|message| {
+            if !found.is_empty() && (is_last || bytes >= self.limits.batch_bytes) {
+                let batch = decode_lines(schema, &found).map_err(|message| {
                     let error = ReadError::Contents {
                         name: source.name.clone(),
                         format: "jsonl",
@@ -144,8 +143,8 @@ impl CorpusLookup {
                     error.into_failure(place())
                 })?;
                 each(batch)?;
-                text.clear();
-                n_lines = 0;
+                found.clear();
+                bytes = 0;
             }
         }
         Ok(())

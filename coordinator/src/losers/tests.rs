@@ -1,0 +1,145 @@
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use gleaner_schemas::{ContentHash, Fingerprint, Lanes, PinnedAttempt, PlanId, Reuse};
+use gleaner_storage::Stores;
+use gleaner_workers::stage::CompletedStage;
+use object_store::memory::InMemory;
+use serde_json::json;
+
+use super::*;
+use crate::dispatch::Work;
+
+const STAGE: &str = "stage";
+
+/// An output in which one task has attempts, and runs have started.
+struct World {
+    output: Output,
+    task: TaskId,
+}
+
+impl World {
+    async fn new(attempts: &[u32]) -> Self {
+        let stores = Stores::from_env().with("memory://m", Arc::new(InMemory::new()));
+        let world = Self {
+            output: Output::open(&stores, "memory://m/out").unwrap(),
+            task: Fingerprint::of("task", &1).into(),
+        };
+        for nonce in attempts {
+            let path = world.path(*nonce);
+            world.output.put(&path, "rows".into()).await.unwrap();
+        }
+        world.event(1, layout::RUN_STARTED).await;
+        world
+    }
+
+    fn attempt(nonce: u32) -> AttemptId {
+        AttemptId::new(nonce, &ContentHash::of(b"rows"))
+    }
+
+    fn path(&self, nonce: u32) -> String {
+        layout::attempt(STAGE, &self.task, &Self::attempt(nonce), 1)
+    }
+
+    async fn event(&self, run: u64, event: &str) {
+        let key = layout::run_event(&RunId::new(run), event);
+        self.output.put_json(&key, "event", &run).await.unwrap();
+    }
+
+    /// A manifest of some plan that names the attempt; stored, as every manifest is before
+    /// anything is removed by it.
+    async fn pin(&self, plan: u32, nonce: u32) -> PhaseManifest {
+        let plan: PlanId = Fingerprint::of("plan", &plan).into();
+        let manifest = PhaseManifest {
+            format: PhaseManifest::FORMAT,
+            stage: STAGE.to_owned(),
+            phase: "table".to_owned(),
+            plan: plan.clone(),
+            attempts: vec![PinnedAttempt {
+                task: self.task.clone(),
+                attempt: Self::attempt(nonce),
+                path: self.path(nonce),
+                rows: 1,
+                bytes: 4,
+                lanes: Lanes::default(),
+                inputs: Vec::new(),
+            }],
+            quarantined: Vec::new(),
+            lanes: Lanes::default(),
+        };
+        let key = layout::phase_manifest(STAGE, "table", &plan);
+        self.output
+            .put_json(&key, "manifest", &manifest)
+            .await
+            .unwrap();
+        manifest
+    }
+
+    /// What is left when run 1 has removed what it may by this manifest.
+    async fn left_after(&self, manifest: &PhaseManifest) -> Vec<u32> {
+        let finished = FinishedStage {
+            completed: CompletedStage {
+                kind: "query".to_owned(),
+                params: json!({}),
+                schema: Arc::new(Schema::empty()),
+                facts: BTreeMap::new(),
+                tables: BTreeMap::new(),
+                lanes: Lanes::default(),
+            },
+            quarantined: Vec::new(),
+            reuse: Reuse::default(),
+            work: Work::default(),
+            notes: Vec::new(),
+            manifests: vec![(STAGE.to_owned(), manifest.clone())],
+            table: None,
+        };
+        let stages = BTreeMap::from([(STAGE.to_owned(), finished)]);
+        remove(&self.output, &RunId::new(1), &stages).await.unwrap();
+        let attempts = self.output.attempts(STAGE).await.unwrap();
+        let left = attempts.into_values().flatten();
+        let nonces = left.map(|it| (1..10).find(|nonce| Self::attempt(*nonce) == it.attempt));
+        nonces.map(Option::unwrap).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_lost_is_removed_and_what_came_too_late_stays() {
+    let world = World::new(&[2, 3, 4]).await;
+    let manifest = world.pin(1, 3).await;
+    // A coordinator that is about to start would pin the smaller one.
+    assert_eq!(world.left_after(&manifest).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn what_another_plan_names_stays() {
+    let world = World::new(&[3, 4, 5]).await;
+    let manifest = world.pin(1, 3).await;
+    world.pin(2, 4).await;
+    assert_eq!(world.left_after(&manifest).await, [3, 4]);
+}
+
+#[tokio::test]
+async fn what_another_run_may_have_chosen_stays_until_that_run_has_ended() {
+    // Run 2 saw attempt 4 alone, before attempt 3 was there, and has not stored its manifest.
+    let world = World::new(&[3, 4, 5]).await;
+    world.event(2, layout::RUN_STARTED).await;
+    let manifest = world.pin(1, 3).await;
+    assert_eq!(world.left_after(&manifest).await, [3, 4, 5]);
+    world.pin(2, 4).await;
+    world.event(2, layout::RUN_ENDED).await;
+    assert_eq!(world.left_after(&manifest).await, [3, 4]);
+}
+
+#[test]
+fn a_run_that_was_killed_protects_what_it_chose_for_a_safe_age() {
+    let now_ms = 10 * SAFE_AGE_MS;
+    let mut others = Others {
+        may_be_alive: true,
+        now_ms,
+    };
+    assert!(!others.allow(now_ms));
+    assert!(!others.allow(now_ms - SAFE_AGE_MS + 1));
+    assert!(others.allow(now_ms - SAFE_AGE_MS));
+    others.may_be_alive = false;
+    assert!(others.allow(now_ms));
+}
