@@ -184,14 +184,10 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
     for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
         let mut known = unknown.clone();
         known.push((name.to_owned(), authority.clone()));
-        // The server is no store: it is enough that it was heard.
-        let ended = gleaner(&workspace, &known, &run);
-        assert!(!ended.stderr.contains("trusted"), "{}", ended.stderr);
-        assert!(
-            ended.stderr.contains("it answered") || ended.stderr.contains("broke"),
-            "{}",
-            ended.stderr
-        );
+        // The server is no store: it is enough that its answer was heard.
+        let _ = gleaner(&workspace, &known, &run)
+            .expect(4)
+            .says("Content-Length Header missing");
     }
 }
 
