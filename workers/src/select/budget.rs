@@ -6,7 +6,7 @@ use gleaner_algorithms::resample::{largest_remainder, proportional_counts};
 use gleaner_schemas::units::Limit;
 
 use super::groups::{ByGroup, Group};
-use super::histogram::Total;
+use super::narrowing::Total;
 use super::params::{Budget, QuotaRule, Quotas, SelectParams, Unit};
 
 /// Groups that notes name.

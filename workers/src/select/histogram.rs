@@ -1,10 +1,5 @@
-//! Where the threshold lies, without sorting.
-//!
-//! Each task counts its rows by the next digit of their sort keys, within what is still in
-//! question: the rows that share a prefix. The reduce walks the digits from the best until the
-//! budget is used up; the one digit that holds the threshold is what is in question next. When
-//! few rows are, tasks list them and the reduce sorts them. The prefix grows by what first and
-//! last key of the digit have in common, so that long common starts of document ids cost nothing.
+//! Counts of rows by the next digit of their sort keys, and lists of rows: what the threshold is
+//! found by ([`super::narrowing`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,17 +14,15 @@ use gleaner_schemas::columns::with_field_ids;
 use gleaner_schemas::{Failure, Lanes};
 use serde::{Deserialize, Serialize};
 
-use super::groups::{ByGroup, Group, GroupMap};
+use super::groups::{ByGroup, GroupMap};
 use super::params::Unit;
 use super::scores::{Ordering, Scores, Standing};
-use super::sort_key::{Cut, Hex, SortKey, common_prefix, digit};
+use super::sort_key::{Cut, Hex, SortKey, digit};
 use crate::batch_columns::{arrow_failure, numbers, permanent, text_at, texts};
 use crate::stage::{Emit, MapStage, ReduceInputs};
 
 /// More groups than this are no quotas but a mistake (a column of ids), and would not fit.
 const GROUPS_MAX: usize = 10_000;
-/// Rows that are listed and sorted rather than counted again.
-pub(crate) const LISTED_ROWS_MAX: u64 = 500_000;
 
 /// Parameters of a map over scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,15 +129,15 @@ pub(crate) fn chosen_by(
 
 /// Rows of one digit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Bucket {
-    n_rows: u64,
-    cost: u64,
-    first: Vec<u8>,
-    last: Vec<u8>,
+pub(super) struct Bucket {
+    pub(super) n_rows: u64,
+    pub(super) cost: u64,
+    pub(super) first: Vec<u8>,
+    pub(super) last: Vec<u8>,
 }
 
 impl Bucket {
-    fn one(key: &[u8], cost: u64) -> Self {
+    pub(super) fn one(key: &[u8], cost: u64) -> Self {
         Self {
             n_rows: 1,
             cost,
@@ -153,7 +146,7 @@ impl Bucket {
         }
     }
 
-    fn add(&mut self, n_rows: u64, cost: u64, first: &[u8], last: &[u8]) {
+    pub(super) fn add(&mut self, n_rows: u64, cost: u64, first: &[u8], last: &[u8]) {
         self.n_rows += n_rows;
         self.cost += cost;
         if first < self.first.as_slice() {
@@ -165,7 +158,7 @@ impl Bucket {
     }
 }
 
-type Histogram = GroupMap<BTreeMap<u32, Bucket>>;
+pub(super) type Histogram = GroupMap<BTreeMap<u32, Bucket>>;
 
 fn add(
     histogram: &mut Histogram,
@@ -331,153 +324,10 @@ impl MapStage for ListStage {
     }
 }
 
-/// Candidates of a group.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Total {
-    pub(crate) n_rows: u64,
-    pub(crate) cost: u64,
-}
-
-/// A group whose threshold is in question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OpenGroup {
-    /// What is left of its budget.
-    pub(crate) budget: u64,
-    /// What the keys in question have in common.
-    pub(crate) prefix: Hex,
-    /// The last key that is taken for sure.
-    pub(crate) through: Option<Hex>,
-    /// Rows in question.
-    pub(crate) n_rows: u64,
-}
-
-/// What is known of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Progress {
-    Decided(Cut),
-    Open(OpenGroup),
-}
-
-/// Sums of the histogram of everything.
-pub(crate) fn totals(
+pub(super) fn read_histogram(
     inputs: &mut dyn ReduceInputs,
     phase: &str,
-) -> Result<ByGroup<Total>, Failure> {
-    let histogram = read_histogram(inputs, phase)?;
-    let total = |buckets: BTreeMap<u32, Bucket>| Total {
-        n_rows: buckets.values().map(|bucket| bucket.n_rows).sum(),
-        cost: buckets.values().map(|bucket| bucket.cost).sum(),
-    };
-    Ok(histogram
-        .into_sorted()
-        .into_iter()
-        .map(|(group, buckets)| (group, total(buckets)))
-        .collect())
-}
-
-/// Takes whole digits while they fit, and puts the next one in question.
-pub(crate) fn narrow(
-    open: ByGroup<OpenGroup>,
-    inputs: &mut dyn ReduceInputs,
-    phase: &str,
-) -> Result<ByGroup<Progress>, Failure> {
-    let mut histogram: BTreeMap<Group, _> = read_histogram(inputs, phase)?
-        .into_sorted()
-        .into_iter()
-        .collect();
-    Ok(open
-        .0
-        .into_iter()
-        .map(|(group, open)| {
-            let buckets = histogram.remove(&group).unwrap_or_default();
-            (group, narrow_group(open, buckets))
-        })
-        .collect())
-}
-
-fn narrow_group(open: OpenGroup, buckets: BTreeMap<u32, Bucket>) -> Progress {
-    let is_everything = open.prefix.0.is_empty();
-    let OpenGroup {
-        mut budget,
-        mut through,
-        ..
-    } = open;
-    for bucket in buckets.into_values() {
-        if bucket.cost <= budget {
-            budget -= bucket.cost;
-            through = Some(Hex(bucket.last));
-        } else if bucket.first == bucket.last {
-            return Progress::Decided(cut(through));
-        } else {
-            let n_common = common_prefix(&bucket.first, &bucket.last);
-            return Progress::Open(OpenGroup {
-                budget,
-                prefix: Hex(bucket.first[..n_common].to_vec()),
-                through,
-                n_rows: bucket.n_rows,
-            });
-        }
-    }
-    Progress::Decided(if is_everything {
-        Cut::All
-    } else {
-        cut(through)
-    })
-}
-
-fn cut(through: Option<Hex>) -> Cut {
-    through.map_or(Cut::Nothing, Cut::Through)
-}
-
-/// Sorts the listed rows and takes them while they fit.
-pub(crate) fn decide(
-    open: ByGroup<OpenGroup>,
-    inputs: &mut dyn ReduceInputs,
-    phase: &str,
-) -> Result<ByGroup<Cut>, Failure> {
-    let mut listed: BTreeMap<Group, Vec<(Vec<u8>, u64)>> = BTreeMap::new();
-    inputs.for_each(phase, &mut |batch| {
-        let groups = texts(&batch, "group")?;
-        let keys = binaries(&batch, "key")?;
-        let costs = numbers(&batch, "cost")?;
-        for row in 0..batch.num_rows() {
-            let group = text_at(&groups, row).map(str::to_owned);
-            let entry = (keys.value(row).to_vec(), costs.value(row));
-            listed.entry(group).or_default().push(entry);
-        }
-        Ok(())
-    })?;
-    Ok(open
-        .0
-        .into_iter()
-        .map(|(group, open)| {
-            let rows = listed.remove(&group).unwrap_or_default();
-            (group, decide_group(open, rows))
-        })
-        .collect())
-}
-
-fn decide_group(open: OpenGroup, mut rows: Vec<(Vec<u8>, u64)>) -> Cut {
-    rows.sort_unstable();
-    let OpenGroup {
-        mut budget,
-        mut through,
-        ..
-    } = open;
-    // Rows that nothing tells apart are taken together or not at all.
-    for same in rows.chunk_by(|a, b| a.0 == b.0) {
-        let cost: u64 = same.iter().map(|(_, cost)| cost).sum();
-        if cost > budget {
-            break;
-        }
-        budget -= cost;
-        through = same.first().map(|(key, _)| Hex(key.clone()));
-    }
-    cut(through)
-}
-
-fn read_histogram(inputs: &mut dyn ReduceInputs, phase: &str) -> Result<Histogram, Failure> {
+) -> Result<Histogram, Failure> {
     let mut histogram = Histogram::default();
     inputs.for_each(phase, &mut |batch| {
         let groups: StringArray = texts(&batch, "group")?;
@@ -501,7 +351,7 @@ fn read_histogram(inputs: &mut dyn ReduceInputs, phase: &str) -> Result<Histogra
     Ok(histogram)
 }
 
-fn binaries(batch: &RecordBatch, name: &str) -> Result<BinaryArray, Failure> {
+pub(super) fn binaries(batch: &RecordBatch, name: &str) -> Result<BinaryArray, Failure> {
     let column = batch
         .column_by_name(name)
         .ok_or_else(|| permanent(format!("a batch has no column {name}")))?;

@@ -17,21 +17,22 @@
 mod budget;
 mod choose;
 mod chosen_documents;
+mod cuts;
 mod groups;
 mod histogram;
 mod measure;
+mod narrowing;
 mod params;
 mod scores;
 mod sort_key;
+mod source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
 use gleaner_schemas::Failure;
-use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS};
-use gleaner_schemas::job::{Job, JobError, nearest};
-use gleaner_schemas::units::Ratio;
+use gleaner_schemas::columns::{INPUT_FILE, INPUT_ROW};
+use gleaner_schemas::job::{Job, JobError};
 use schemars::{Schema, schema_for};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,22 +41,17 @@ use serde_json::{Value, json};
 pub use choose::corpus_column;
 pub use params::{Method, QuotaRule, Quotas, SelectParams};
 
-use self::budget::{Divided, divide};
 use self::choose::{ChooseParams, ChooseStage, Rule};
 use self::groups::ByGroup;
-use self::histogram::{
-    HistogramStage, LISTED_ROWS_MAX, ListStage, OpenGroup, Progress, RangeParams, Total, decide,
-    narrow, totals,
-};
+use self::histogram::{HistogramStage, ListStage, RangeParams};
 use self::measure::{MeasureParams, MeasureStage};
-use self::params::{Budget, Unit};
-use self::scores::{Ordering, TargetColumn};
-use self::sort_key::{Cut, Hex};
+use self::narrowing::{OpenGroup, decide, narrow, totals};
+use self::source::Source;
 use crate::batch_columns::permanent;
-use crate::importance_weights::{self, CHUNK_END, CHUNK_START, MODEL, ModelFacts, TargetMode};
+use crate::importance_weights::{CHUNK_END, CHUNK_START, MODEL};
 use crate::stage::{
-    Completed, CompletedStage, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
-    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
+    Completed, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome, PhaseInput,
+    ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
 };
 
 const TOTALS: &str = "totals";
@@ -110,33 +106,10 @@ struct Select {
     text: String,
 }
 
-/// What the stage of the scores is found to have.
-struct Source<'a> {
-    stage: &'a CompletedStage,
-    model: Option<ModelFacts>,
-    ordering: Ordering,
-    columns: Vec<String>,
-    /// Share of each target.
-    shares: Vec<u64>,
-}
-
 /// A value, or what has to be done first.
 enum Known<T> {
     Yes(T),
     After(Step),
-}
-
-/// Cuts by target, and how the budget was divided.
-type DecidedCuts = (Vec<ByGroup<Cut>>, Divided);
-
-/// Unwraps a value or returns the step that has to come first.
-macro_rules! known {
-    ($value:expr) => {
-        match $value {
-            Known::Yes(value) => value,
-            Known::After(step) => return Ok(Known::After(step)),
-        }
-    };
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -238,243 +211,6 @@ fn count_phase(target_idx: usize, level: usize) -> String {
 }
 
 impl Select {
-    fn source<'a>(&self, completed: &'a Completed<'_>) -> Result<Source<'a>, Failure> {
-        let (stage_name, column) = self.params.by_parts();
-        let stage = completed
-            .stages
-            .get(stage_name)
-            .ok_or_else(|| permanent(format!("stage {stage_name} is not complete")))?;
-        let is_weights = stage.kind == importance_weights::KIND;
-        let model = match stage.facts.get(MODEL) {
-            Some(facts) if is_weights => Some(ModelFacts::read(Some(facts), stage_name)?),
-            _ => None,
-        };
-        let has = |name: &str| stage.schema.field_with_name(name).is_ok();
-        let single = || {
-            vec![TargetColumn {
-                name: String::new(),
-                column: column.to_owned(),
-            }]
-        };
-        let targets = match &model {
-            _ if has(column) => single(),
-            Some(model) if model.mode == TargetMode::Separate => model
-                .targets
-                .iter()
-                .map(|target| TargetColumn {
-                    column: format!("{column}_{}", target.name),
-                    name: target.name.clone(),
-                })
-                .collect(),
-            _ => single(),
-        };
-        for name in targets.iter().map(|target| target.column.as_str()) {
-            check_column(stage, stage_name, name)?;
-        }
-        let ordering = Ordering {
-            method: self.params.method,
-            seed: self.params.seed,
-            temperature: self.params.temperature,
-            targets,
-            group_by: self.params.group_by.clone(),
-        };
-        self.check_columns(stage, stage_name, &has)?;
-        Ok(Source {
-            columns: ordering.columns(&stage.schema),
-            shares: self.shares(stage, model.as_ref(), &ordering)?,
-            stage,
-            model,
-            ordering,
-        })
-    }
-
-    fn check_columns(
-        &self,
-        stage: &CompletedStage,
-        stage_name: &str,
-        has: &dyn Fn(&str) -> bool,
-    ) -> Result<(), Failure> {
-        let needs = |name: &str, why: &str| {
-            if has(name) {
-                return Ok(());
-            }
-            let known = stage
-                .schema
-                .fields()
-                .iter()
-                .map(|field| field.name().as_str());
-            let hint = nearest(name, known)
-                .map(|hint| format!("; {hint}"))
-                .unwrap_or_default();
-            Err(permanent(format!(
-                "stage {} needs the column `{name}` of stage {stage_name} {why}{hint}",
-                self.name
-            )))
-        };
-        needs(DOC_ID, "to tell documents apart")?;
-        if let Some(group_by) = &self.params.group_by {
-            needs(group_by, "for `group_by`")?;
-        }
-        match self.params.budget().map(Budget::unit) {
-            Some(Unit::Tokens) => needs(N_TOKENS, "for a budget in tokens")?,
-            Some(Unit::Bytes) => needs(N_BYTES, "for a budget in bytes")?,
-            Some(Unit::Documents) | None => {}
-        }
-        if self.params.materialize {
-            for name in [INPUT_FILE, INPUT_ROW] {
-                needs(name, "for `materialize`")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Share of each target: of this stage, of the stage of the scores, or by n-grams.
-    fn shares(
-        &self,
-        stage: &CompletedStage,
-        model: Option<&ModelFacts>,
-        ordering: &Ordering,
-    ) -> Result<Vec<u64>, Failure> {
-        if ordering.targets.len() == 1 {
-            if !self.params.proportions.is_empty() {
-                return Err(permanent(format!(
-                    "stage {}: `proportions` divide a selection among several targets, but {} is \
-                     one column",
-                    self.name, self.params.by
-                )));
-            }
-            return Ok(vec![1]);
-        }
-        let mut proportions = self.params.proportions.clone();
-        if let Some(of_stage) = stage
-            .params
-            .get("proportions")
-            .filter(|_| proportions.is_empty())
-        {
-            proportions = read(of_stage)?;
-        }
-        if proportions.is_empty() {
-            let targets = model
-                .map(|model| model.targets.as_slice())
-                .unwrap_or_default();
-            return Ok(targets
-                .iter()
-                .map(|target| target.counted.n_ngrams)
-                .collect());
-        }
-        let shares: Option<Vec<Ratio>> = ordering
-            .targets
-            .iter()
-            .map(|target| proportions.get(&target.name).copied())
-            .collect();
-        let known: Vec<&str> = ordering.targets.iter().map(|it| it.name.as_str()).collect();
-        shares
-            .filter(|shares| shares.len() == proportions.len())
-            .and_then(|shares| over_common_denominator(&shares))
-            .ok_or_else(|| {
-                permanent(format!(
-                    "stage {}: `proportions` must give each target a share: {}",
-                    self.name,
-                    known.join(", ")
-                ))
-            })
-    }
-
-    /// Budgets and cuts by target.
-    fn cuts(
-        &self,
-        completed: &Completed<'_>,
-        source: &Source<'_>,
-        budget: Budget,
-    ) -> Result<Known<DecidedCuts>, Failure> {
-        let count = |target_idx: usize, level: usize, earlier: &[ByGroup<Cut>], prefixes| {
-            let phase = count_phase(target_idx, level);
-            self.scores_map(
-                completed,
-                source,
-                &phase,
-                &RangeParams {
-                    ordering: source.ordering.clone(),
-                    unit: budget.unit(),
-                    target_idx,
-                    earlier: earlier.to_vec(),
-                    prefixes,
-                },
-            )
-        };
-        known!(count(0, 0, &[], None));
-        let reduce_totals = || reduce_step(TOTALS, json!(null), count_phase(0, 0));
-        let totals: ByGroup<Total> = known!(reduced(completed, TOTALS, reduce_totals)?);
-        let divided = divide(&self.params, budget, &source.shares, &totals);
-        let mut cuts: Vec<ByGroup<Cut>> = Vec::new();
-        for (target_idx, budgets) in divided.by_target.iter().enumerate() {
-            let mut decided: ByGroup<Cut> = ByGroup::default();
-            let mut open: ByGroup<OpenGroup> = budgets
-                .iter()
-                .map(|(group, budget)| {
-                    let open = OpenGroup {
-                        budget: *budget,
-                        prefix: Hex::default(),
-                        through: None,
-                        n_rows: u64::MAX,
-                    };
-                    (group.clone(), open)
-                })
-                .collect();
-            for level in 0.. {
-                let rows = open
-                    .0
-                    .iter()
-                    .fold(0, |sum: u64, (_, it)| sum.saturating_add(it.n_rows));
-                if open.0.is_empty() || rows <= LISTED_ROWS_MAX {
-                    break;
-                }
-                let prefixes = (level > 0).then(|| prefixes(&open));
-                known!(count(target_idx, level, &cuts, prefixes));
-                let params = NarrowParams {
-                    phase: count_phase(target_idx, level),
-                    open,
-                };
-                let name = format!("narrow-{target_idx}-{level}");
-                let step = || reduce_step(&name, json!(params), params.phase.clone());
-                let narrowed: ByGroup<Progress> = known!(reduced(completed, &name, step)?);
-                open = ByGroup::default();
-                for (group, progress) in narrowed.0 {
-                    match progress {
-                        Progress::Decided(cut) => decided.0.push((group, cut)),
-                        Progress::Open(still) => open.0.push((group, still)),
-                    }
-                }
-            }
-            if !open.0.is_empty() {
-                let phase = format!("list-{target_idx}");
-                known!(self.scores_map(
-                    completed,
-                    source,
-                    &phase,
-                    &RangeParams {
-                        ordering: source.ordering.clone(),
-                        unit: budget.unit(),
-                        target_idx,
-                        earlier: cuts.clone(),
-                        prefixes: Some(prefixes(&open)),
-                    }
-                ));
-                let params = NarrowParams {
-                    phase: phase.clone(),
-                    open,
-                };
-                let name = format!("cut-{target_idx}");
-                let step = || reduce_step(&name, json!(params), phase.clone());
-                let listed: ByGroup<Cut> = known!(reduced(completed, &name, step)?);
-                decided.0.extend(listed.0);
-            }
-            decided.0.sort_by(|a, b| a.0.cmp(&b.0));
-            cuts.push(decided);
-        }
-        Ok(Known::Yes((cuts, divided)))
-    }
-
     fn scores_map(
         &self,
         completed: &Completed<'_>,
@@ -594,13 +330,6 @@ impl Select {
     }
 }
 
-fn prefixes(open: &ByGroup<OpenGroup>) -> ByGroup<Hex> {
-    let entries = open.0.iter();
-    entries
-        .map(|(group, open)| (group.clone(), open.prefix.clone()))
-        .collect()
-}
-
 fn reduce_step(name: &str, params: Value, input: String) -> Step {
     Step::Reduce(ReducePhase {
         name: name.to_owned(),
@@ -618,45 +347,5 @@ fn reduced<T: DeserializeOwned>(
     match completed.reduces.get(name) {
         Some(result) => Ok(Known::Yes(read(&result.facts)?)),
         None => Ok(Known::After(step())),
-    }
-}
-
-/// Integers in the proportions of the shares, if they fit.
-fn over_common_denominator(shares: &[Ratio]) -> Option<Vec<u64>> {
-    let mut denominator = 1_u64;
-    for share in shares {
-        let product = Ratio::new(denominator, share.denominator())?;
-        denominator = product.numerator().checked_mul(share.denominator())?;
-    }
-    shares
-        .iter()
-        .map(|share| {
-            share
-                .numerator()
-                .checked_mul(denominator / share.denominator())
-        })
-        .collect()
-}
-
-/// Whether a stage has a column of numbers of that name.
-fn check_column(stage: &CompletedStage, stage_name: &str, column: &str) -> Result<(), Failure> {
-    let is_number = |data_type: &DataType| {
-        data_type.is_numeric() || matches!(data_type, DataType::Boolean | DataType::Null)
-    };
-    let fields = stage.schema.fields();
-    match fields.iter().find(|field| field.name() == column) {
-        Some(field) if is_number(field.data_type()) => Ok(()),
-        Some(field) => Err(permanent(format!(
-            "the column `{column}` of stage {stage_name} holds {}, no numbers",
-            field.data_type()
-        ))),
-        None => {
-            let numbers = fields.iter().filter(|field| is_number(field.data_type()));
-            let names: Vec<&str> = numbers.map(|field| field.name().as_str()).collect();
-            Err(permanent(format!(
-                "stage {stage_name} has no column `{column}`; its columns of numbers are {}",
-                names.join(", ")
-            )))
-        }
     }
 }
