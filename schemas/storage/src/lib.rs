@@ -17,6 +17,7 @@ pub mod listing;
 pub mod lookup;
 pub mod metadata;
 pub mod output;
+mod output_error;
 mod parquet_documents;
 mod read_error;
 pub mod redact;

@@ -32,6 +32,9 @@ pub(super) struct Faults {
     is_calm: AtomicBool,
     /// How often an operation fails.
     share: f64,
+    /// Whether coordinators with different plans come late upon each other's tasks, of which there
+    /// are two attempts more often than not.
+    pub(super) is_race: bool,
     n_faults: AtomicU64,
     n_kills: AtomicU64,
 }
@@ -41,6 +44,7 @@ impl Faults {
         let mut dice = StdRng::seed_from_u64(seed);
         Self {
             share: [0.0, 0.02, 0.1, 0.25][dice.random_range(0..4)],
+            is_race: dice.random_bool(0.25),
             dice: Mutex::new(dice),
             is_calm: AtomicBool::new(false),
             n_faults: AtomicU64::new(0),
@@ -124,6 +128,9 @@ pub(super) struct FaultyStore {
     pub(super) store: Arc<InMemory>,
     pub(super) faults: Arc<Faults>,
     pub(super) clock: Arc<StoreClock>,
+    /// Every request but listings takes this many times as long: a process that others overtake
+    /// between its look and what it makes of it.
+    pub(super) slowness: u32,
 }
 
 fn broken() -> object_store::Error {
@@ -135,11 +142,7 @@ fn broken() -> object_store::Error {
 
 impl FaultyStore {
     async fn wait(&self) -> Result<()> {
-        tokio::time::sleep(self.faults.time(1..200)).await;
-        // Now and then a request takes as long as an attempt: others overtake it.
-        if self.faults.happens(0.01) {
-            tokio::time::sleep(self.faults.time(1..60_000)).await;
-        }
+        tokio::time::sleep(self.faults.time(1..200) * self.slowness).await;
         if self.faults.fails() {
             Err(broken())
         } else {
@@ -316,6 +319,7 @@ impl Receipt for GivenUp {
 impl TaskQueue for FaultyQueue {
     async fn publish(&self, tasks: &[TaskMessage]) -> Result<(), QueueError> {
         let unreachable = || QueueError::Unreachable("the connection was reset".to_owned());
+        let share_doubled = if self.faults.is_race { 0.7 } else { 0.05 };
         for task in tasks {
             tokio::time::sleep(self.faults.time(1..100)).await;
             if self.faults.fails() {
@@ -323,7 +327,7 @@ impl TaskQueue for FaultyQueue {
             }
             let copies = match () {
                 () if self.faults.happens(0.02) => 0,
-                () if self.faults.happens(0.05) => 2,
+                () if self.faults.happens(share_doubled) => 2,
                 () => 1,
             };
             for _ in 0..copies {

@@ -121,7 +121,12 @@ async fn calm_runs(world: &World) {
 
 /// A coordinator that is killed now and then, and started again until it succeeds.
 async fn live_and_die(world: Arc<World>, corpus: Corpus) {
-    tokio::time::sleep(world.faults.time(0..5_000)).await;
+    if world.faults.is_race && corpus == Corpus::Narrow {
+        world.wait_until_all_is_there().await;
+        tokio::time::sleep(Duration::from_millis(world.faults.pick(0..15_000))).await;
+    } else {
+        tokio::time::sleep(world.faults.time(0..5_000)).await;
+    }
     let mut kills = world.faults.pick(0..4);
     loop {
         let mut life = tokio::spawn({

@@ -49,6 +49,8 @@ const OUTPUT: &str = "sim://store/out";
 const TASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Rows that a worker can hold; a single file has fewer.
 const ROWS_MAX: u64 = 25;
+/// Looks at the output, ten in a second, until a coordinator begins whatever is there.
+const LOOKS_MAX: u32 = 6_000;
 /// Runs that a user makes until nothing but poison is left.
 const RERUNS_MAX: u32 = 20;
 /// Nobody works, or the store does not answer, for so long.
@@ -119,13 +121,27 @@ impl World {
             inner,
             narrow,
             wide,
-            has_wide: faults.pick(0..2) == 0,
+            has_wide: faults.is_race || faults.pick(0..3) == 0,
             clock: Arc::new(StoreClock::new()),
             poisoned: Arc::new(poisoned),
             job,
             entropy: Mutex::new(seed),
             task_ended: Arc::new(Notify::new()),
             faults,
+        }
+    }
+
+    /// Waits until each task of the table has an attempt: the coordinator that offered them is
+    /// about to pin. Some tasks may never have one.
+    pub(super) async fn wait_until_all_is_there(&self) {
+        let output = self.output();
+        let tasks = self.tasks(Corpus::Wide);
+        for _ in 0..LOOKS_MAX {
+            let attempts = output.attempts(STAGE).await.unwrap();
+            if tasks.iter().all(|task| attempts.contains_key(&task.id)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -169,8 +185,9 @@ impl World {
         object(tasks.iter().find(|it| it.id == *task).unwrap())
     }
 
-    fn stores(&self) -> Stores {
+    fn stores(&self, slowness: u32) -> Stores {
         let store = FaultyStore {
+            slowness,
             store: Arc::clone(&self.store),
             faults: Arc::clone(&self.faults),
             clock: Arc::clone(&self.clock),
@@ -192,7 +209,7 @@ impl World {
         let worker = Worker {
             queue: Arc::clone(&self.queue),
             bench: Arc::new(Workbench {
-                plans: PlanCache::new(self.stores()),
+                plans: PlanCache::new(self.stores(1)),
                 executor: Arc::new(Executor {
                     faults: Arc::clone(&self.faults),
                     poisoned: Arc::clone(&self.poisoned),
@@ -219,7 +236,11 @@ impl World {
 
     /// One run, with its journal. Whether nothing but poison was given up.
     async fn run_once(&self, corpus: Corpus) -> Result<bool, RunError> {
-        let output = Output::open(&self.stores(), OUTPUT)?;
+        let slowness = match corpus {
+            Corpus::Wide if self.faults.is_race => 30,
+            _ => 1,
+        };
+        let output = Output::open(&self.stores(slowness), OUTPUT)?;
         let run = RunId::new(self.entropy().next_u64());
         let journal = Journal::new(output.clone(), run.clone());
         journal
