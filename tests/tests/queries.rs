@@ -264,6 +264,24 @@ fn system_tables_describe_what_is_there() {
         assert_eq!(row["rows_in"], row["out"]);
     }
     assert_eq!(number(&tasks[1], "rows_in"), n_rows);
+    // What the worker told of its attempts.
+    let told = workspace.sql(
+        "SELECT count(*) AS n, count(worker) AS n_told, sum(attempts) AS attempts, min(seconds) >= 0 \
+         AS is_timed, min(bytes_in) AS bytes_in, min(worker_peak_memory_bytes) AS memory FROM \
+         gleaner.tasks WHERE stage <> 'counts'",
+    );
+    let told = &told[0];
+    let n_tasks = 2 * FILES as u64;
+    assert_eq!(
+        (number(told, "n"), number(told, "n_told")),
+        (n_tasks, n_tasks)
+    );
+    assert!(number(told, "attempts") >= n_tasks, "{told}");
+    assert_eq!(told["is_timed"], true);
+    assert!(
+        number(told, "bytes_in") > 0 && number(told, "memory") > 1 << 20,
+        "{told}"
+    );
 }
 
 #[test]

@@ -412,6 +412,7 @@ impl Corpus {
                 first_row: 0,
                 n_rows: None,
                 bytes,
+                row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
         }

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::sql::corpus::Corpus;
 use crate::sql::system;
 use crate::sql::table::FilesTable;
+use crate::sql::told::told;
 
 /// Name of the table over the job's corpus.
 pub(crate) const CORPUS: &str = "corpus";
@@ -155,12 +156,12 @@ impl SchemaProvider for SystemSchema {
         if !self.table_exist(name) {
             return Ok(None);
         }
-        let phases = if name == "tasks" {
-            self.phases().await
+        let (phases, told) = if name == "tasks" {
+            (self.phases().await, told(&self.output).await)
         } else {
-            BTreeMap::new()
+            (BTreeMap::new(), BTreeMap::new())
         };
-        let rows = system::rows(name, &self.version, &phases)?;
+        let rows = system::rows(name, &self.version, &phases, &told)?;
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
         Ok(Some(Arc::new(table)))
     }

@@ -17,6 +17,7 @@ mod pinned;
 pub mod prompt;
 pub mod system;
 mod table;
+mod told;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! | table | one row per | columns |
 //! |---|---|---|
 //! | `gleaner.stages` | stage | `position`, `stage`, `kind`, `code_version`, `params` and `facts` (JSON), `tables`, lanes, `n_quarantined`, `n_files`, `rows`, `bytes`, `since_version`, `since` |
-//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts` |
+//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts`, `worker`, `seconds`, `bytes_in`, `worker_peak_memory_bytes` (null where no worker told) |
 //! | `gleaner.files` | object | `stage`, `table_name`, `path`, `rows`, `bytes`, `checksum`, `task`, lanes, `inputs` |
 //!
 //! Lanes are `rows_in`, `ok`, `ineligible`, `rejected`, `failed`, `excluded`.
@@ -12,10 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array, UInt64Array,
+    ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    UInt64Array,
 };
 use arrow::error::ArrowError;
 use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, Version, VersionStage};
+
+use super::told::Told;
 
 /// Names of the tables.
 pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
@@ -23,16 +26,17 @@ pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
 type Columns = Vec<(&'static str, ArrayRef, bool)>;
 
 /// The rows of one of [`TABLES`]. `phases` names the phase that wrote a stage's table, where that
-/// is known.
+/// is known; `told` is what workers told of tasks.
 pub(crate) fn rows(
     table: &str,
     version: &Version,
     phases: &BTreeMap<String, String>,
+    told: &BTreeMap<String, Told>,
 ) -> Result<RecordBatch, ArrowError> {
     let columns = match table {
         "files" => files(version),
         "stages" => stages(version),
-        _ => tasks(version, phases),
+        _ => tasks(version, phases, told),
     };
     RecordBatch::try_from_iter_with_nullable(columns)
 }
@@ -247,7 +251,11 @@ impl TaskRow<'_> {
     }
 }
 
-fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
+fn tasks(
+    version: &Version,
+    phases: &BTreeMap<String, String>,
+    told: &BTreeMap<String, Told>,
+) -> Columns {
     let mut rows = Vec::new();
     for (name, stage) in ordered_stages(version) {
         let files = version
@@ -304,7 +312,11 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
         ),
     ];
     columns.extend(lane_columns(&lanes));
-    let attempts = all().map(|row| Some(row.quarantined?.attempts));
+    let of = |row: &TaskRow<'_>| told.get(row.task);
+    let attempts = all().map(|row| {
+        let given_up = row.quarantined.map(|quarantined| quarantined.attempts);
+        given_up.max(of(row).map(|told| told.n_attempts))
+    });
     columns.extend([
         ("inputs", lists(all().map(TaskRow::inputs)), false),
         (
@@ -320,6 +332,28 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
         (
             "attempts",
             Arc::new(UInt32Array::from_iter(attempts)) as ArrayRef,
+            true,
+        ),
+        (
+            "worker",
+            optional_texts(all().map(|row| Some(of(row)?.last.worker.as_str()))),
+            true,
+        ),
+        (
+            "seconds",
+            Arc::new(Float64Array::from_iter(
+                all().map(|row| Some(of(row)?.last.seconds)),
+            )),
+            true,
+        ),
+        (
+            "bytes_in",
+            optional_numbers(all().map(|row| Some(of(row)?.last.bytes_in))),
+            true,
+        ),
+        (
+            "worker_peak_memory_bytes",
+            optional_numbers(all().map(|row| of(row)?.last.worker_peak_memory_bytes)),
             true,
         ),
     ]);
