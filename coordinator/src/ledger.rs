@@ -28,8 +28,12 @@ pub struct LedgerOptions {
 enum State {
     /// Nobody was asked to do it; not to be offered before that time.
     Waiting(Duration),
-    /// The last offer that counts, and the last copy of it; no outcome yet.
-    Offered { at: Duration, copied_at: Duration },
+    /// The last offer that counts, and the last of its copies; no outcome yet.
+    Offered {
+        at: Duration,
+        copied_at: Duration,
+        n_copies: u32,
+    },
     /// Smaller tasks are to take its place, for this failure.
     Unsplit(Failure),
     /// The store holds an attempt.
@@ -327,6 +331,7 @@ impl Ledger {
             entry.state = State::Offered {
                 at: now,
                 copied_at: now,
+                n_copies: 0,
             };
             entry.n_offers += 1;
             self.offered.insert((now, idx));
@@ -394,7 +399,8 @@ impl Ledger {
     /// - Nothing is left to offer and slots are idle: the oldest tasks, if they take much longer
     ///   than others did, are given to a second worker.
     ///
-    /// No task is copied within `patience` of its last offer or copy.
+    /// No task is copied within `patience` of its last offer or copy; each copy doubles the time to
+    /// the next.
     pub fn copies(&mut self, now: Duration, n_slots: usize, patience: Duration) -> Vec<usize> {
         let n_lost = self.offered.len().saturating_sub(n_slots);
         let n_idle = n_slots.saturating_sub(self.offered.len());
@@ -402,7 +408,11 @@ impl Ledger {
         let slow = self.slow_after().max(patience);
         let entries = &self.entries;
         let rested = |idx: usize, rest: Duration| match entries[idx].state {
-            State::Offered { copied_at, .. } => now.saturating_sub(copied_at) >= rest,
+            State::Offered {
+                copied_at,
+                n_copies,
+                ..
+            } => now.saturating_sub(copied_at) >= rest * 2_u32.pow(n_copies.min(8)),
             _ => false,
         };
         let numbers = self.offered.iter().map(|(_, idx)| *idx);
@@ -418,18 +428,26 @@ impl Ledger {
                 .collect()
         };
         for &idx in &copies {
-            if let State::Offered { copied_at, .. } = &mut self.entries[idx].state {
+            if let State::Offered {
+                copied_at,
+                n_copies,
+                ..
+            } = &mut self.entries[idx].state
+            {
                 *copied_at = now;
+                *n_copies += 1;
             }
         }
         copies
     }
 
-    /// A task that takes longer than this is slow: several times the mean of those that ended.
+    /// A task that takes longer than this is slow: several times the mean of those that ended; of
+    /// the first one nothing is known but how long it may take.
     fn slow_after(&self) -> Duration {
         const MEANS: f64 = 3.0;
+        const PART_OF_OVERDUE: u32 = 30;
         if self.n_done_here == 0 {
-            return self.options.overdue_after;
+            return self.options.overdue_after / PART_OF_OVERDUE;
         }
         let mean = self.seconds_of_done / f64::from(self.n_done_here);
         Duration::try_from_secs_f64(MEANS * mean)

@@ -249,7 +249,7 @@ name: many
 output: out
 corpus: {paths: [corpus/*.parquet]}
 datasets: {target: {paths: [target.jsonl]}}
-task_bytes: 300KiB
+task_bytes: 1500KiB
 task_timeout: 60s
 stages:
   weights: {kind: importance_weights, target: target, quality: true}

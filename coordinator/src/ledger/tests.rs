@@ -170,8 +170,9 @@ fn more_offers_than_slots_and_an_empty_queue_are_lost_messages() {
     assert_eq!(ledger.copies(at(10), 2, PATIENCE), NONE);
     // The newest two; the first two are with the two slots.
     assert_eq!(ledger.copies(at(11), 2, PATIENCE), [3, 2]);
-    assert_eq!(ledger.copies(at(12), 2, PATIENCE), NONE);
-    assert_eq!(ledger.copies(at(21), 2, PATIENCE), [3, 2]);
+    assert_eq!(ledger.copies(at(30), 2, PATIENCE), NONE);
+    // Twice as long as before.
+    assert_eq!(ledger.copies(at(31), 2, PATIENCE), [3, 2]);
     // A copy is no offer: the bound on offers is for tasks that something is wrong with.
     assert_eq!(ledger.offers(at(102), 4).len(), 0);
     assert_eq!(ledger.quarantined().count(), 0);
@@ -188,6 +189,21 @@ fn the_slow_ones_of_the_tail_go_to_idle_slots() {
     assert_eq!(ledger.copies(at(15), 3, PATIENCE), [0]);
     assert_eq!(ledger.copies(at(16), 4, PATIENCE), [2]);
     assert_eq!(ledger.copies(at(17), 4, PATIENCE), NONE);
+}
+
+#[test]
+fn a_single_task_is_copied_before_it_is_overdue() {
+    let ids = ids(1);
+    let options = LedgerOptions {
+        overdue_after: at(1800),
+        ..OPTIONS
+    };
+    let mut ledger = Ledger::new(&ids, options);
+    assert_eq!(ledger.offers(at(0), 2), [0]);
+    let copied: Vec<u64> = (1..1800)
+        .filter(|&second| !ledger.copies(at(second), 4, PATIENCE).is_empty())
+        .collect();
+    assert_eq!(copied, [60, 180, 420, 900]);
 }
 
 #[test]
