@@ -142,7 +142,10 @@ proptest! {
     }
 }
 
-fn row_groups_of(shards: &[Shard]) -> Vec<Vec<(&str, Option<(u32, u32)>)>> {
+/// File and row groups of a slice.
+type Part<'a> = (&'a str, Option<(u32, u32)>);
+
+fn row_groups_of(shards: &[Shard]) -> Vec<Vec<Part<'_>>> {
     shards
         .iter()
         .map(|shard| {
