@@ -4,7 +4,7 @@
 //!   to about `task_bytes` each.
 //! - Smaller files share tasks. Which ones go together is decided by a hash of each file's name,
 //!   so that an added, changed or deleted file changes one task and no other.
-//! - A task that fails as a whole can be [`split`] into smaller ones that cover the same rows.
+//! - A task that fails as a whole can be [`split`](fn@split) into smaller ones that cover the same rows.
 
 use std::collections::BTreeMap;
 
