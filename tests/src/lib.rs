@@ -2,7 +2,7 @@
 //! values of the reference implementations. What tests share is here, the tests are in `tests/`.
 
 // Everything here serves tests: what cannot go on panics with its reason.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 pub mod chaos;
 pub mod cluster;

@@ -1,7 +1,7 @@
 //! Every system test, as one program: each further one would link everything once more.
 //!
 //! `cargo test -p gleaner-tests <file>::` runs those of one file.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod amqp;
 mod bad_documents;
