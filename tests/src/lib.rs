@@ -8,5 +8,7 @@ pub mod corpus;
 pub mod golden;
 pub mod plain_job;
 pub mod program;
+#[cfg(unix)]
+pub mod servers;
 pub mod simulation;
 pub mod small;

@@ -3,6 +3,7 @@
 //! `cargo test -p gleaner-tests <file>::` runs those of one file.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod amqp;
 mod bad_documents;
 mod bad_input;
 mod bad_job;

@@ -4,6 +4,7 @@
 //! coordinator offers open tasks again. So the port is small, and an adapter may be as unreliable
 //! as a broker without persistence.
 
+mod amqp;
 mod memory;
 
 use std::fmt::Debug;
@@ -11,6 +12,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use gleaner_schemas::{Failure, FailureKind, Route, RunId, TaskMessage};
 
+pub use amqp::{AmqpOptions, AmqpQueue, redact};
 pub use memory::MemoryQueue;
 
 /// Hands tasks to workers, at least once, in no order.
@@ -134,7 +136,7 @@ pub trait Receipt: Debug + Send + Sync {
 }
 
 /// The queue did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
     /// It cannot be reached, or did not answer in time: try again.
