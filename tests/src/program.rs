@@ -26,28 +26,37 @@ pub fn repository() -> PathBuf {
 #[must_use]
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // .../<profile>/deps/<test>
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let program = profile.join(format!("gleaner{}", std::env::consts::EXE_SUFFIX));
-        // Tests of one package alone do not build the programs of others.
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--locked", "--quiet", "--bin", "gleaner"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
+    PROGRAM.get_or_init(|| built("gleaner"))
+}
+
+/// The program `gleaner-worker`, built with the profile of the tests.
+#[must_use]
+pub fn worker_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| built("gleaner-worker"))
+}
+
+fn built(name: &str) -> PathBuf {
+    // .../<profile>/deps/<test>
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let program = profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    // Tests of one package alone do not build the programs of others.
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--locked", "--quiet", "--bin", name]);
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    // Build scripts of dependencies watch them, and would run again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(name);
         }
-        // Build scripts of dependencies watch them, and would run again.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                build.env_remove(name);
-            }
-        }
-        let built = build.current_dir(repository()).status().unwrap();
-        assert!(built.success(), "cannot build the program");
-        program
-    })
+    }
+    let built = build.current_dir(repository()).status().unwrap();
+    assert!(built.success(), "cannot build the program");
+    program
 }
 
 /// What the program left.
@@ -158,6 +167,13 @@ pub fn command_in(directory: &Path, name: &Path) -> Command {
     let mut command = Command::new(name);
     command.current_dir(directory).stdin(Stdio::null());
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    for name in [
+        "GLEANER_QUEUE",
+        "GLEANER_QUEUE_USER",
+        "GLEANER_QUEUE_PASSWORD",
+    ] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -20,3 +20,4 @@ mod selection;
 mod simulation;
 mod upkeep;
 mod usage;
+mod worker;

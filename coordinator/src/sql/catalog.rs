@@ -14,6 +14,7 @@ use gleaner_schemas::{TableFile, Version};
 use gleaner_storage::{Output, encode, metadata};
 use tokio::sync::OnceCell;
 
+use crate::sql::attempts::Attempts;
 use crate::sql::corpus::Corpus;
 use crate::sql::system;
 use crate::sql::table::FilesTable;
@@ -155,12 +156,13 @@ impl SchemaProvider for SystemSchema {
         if !self.table_exist(name) {
             return Ok(None);
         }
-        let phases = if name == "tasks" {
-            self.phases().await
+        let (phases, attempts) = if name == "tasks" {
+            let attempts = Attempts::read(&self.output, &self.version);
+            tokio::join!(self.phases(), attempts)
         } else {
-            BTreeMap::new()
+            Default::default()
         };
-        let rows = system::rows(name, &self.version, &phases)?;
+        let rows = system::rows(name, &self.version, &phases, &attempts)?;
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
         Ok(Some(Arc::new(table)))
     }

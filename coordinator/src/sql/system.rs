@@ -3,8 +3,12 @@
 //! | table | one row per | columns |
 //! |---|---|---|
 //! | `gleaner.stages` | stage | `position`, `stage`, `kind`, `code_version`, `params` and `facts` (JSON), `tables`, lanes, `n_quarantined`, `n_files`, `rows`, `bytes`, `since_version`, `since` |
-//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts` |
+//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts`, `worker`, `started_at`, `seconds`, `bytes_in`, `worker_peak_memory_bytes` |
 //! | `gleaner.files` | object | `stage`, `table_name`, `path`, `rows`, `bytes`, `checksum`, `task`, lanes, `inputs` |
+//!
+//! What workers recorded (`attempts` and what follows it) is null where a record was lost or
+//! removed with its run; it is of the attempt whose object is named, of the latest where a task
+//! is quarantined. `worker_peak_memory_bytes` is of the whole process, up to then.
 //!
 //! Lanes are `rows_in`, `ok`, `ineligible`, `rejected`, `failed`, `excluded`.
 
@@ -12,10 +16,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array, UInt64Array,
+    ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    UInt64Array,
 };
 use arrow::error::ArrowError;
-use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, Version, VersionStage};
+use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, TaskId, Version, VersionStage};
+
+use crate::sql::attempts::Attempts;
 
 /// Names of the tables.
 pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
@@ -23,16 +30,17 @@ pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
 type Columns = Vec<(&'static str, ArrayRef, bool)>;
 
 /// The rows of one of [`TABLES`]. `phases` names the phase that wrote a stage's table, where that
-/// is known.
+/// is known; `attempts` what workers told.
 pub(crate) fn rows(
     table: &str,
     version: &Version,
     phases: &BTreeMap<String, String>,
+    attempts: &Attempts,
 ) -> Result<RecordBatch, ArrowError> {
     let columns = match table {
         "files" => files(version),
         "stages" => stages(version),
-        _ => tasks(version, phases),
+        _ => tasks(version, phases, attempts),
     };
     RecordBatch::try_from_iter_with_nullable(columns)
 }
@@ -220,7 +228,7 @@ fn files(version: &Version) -> Columns {
 struct TaskRow<'a> {
     stage: &'a str,
     phase: Option<&'a str>,
-    task: &'a str,
+    task: &'a TaskId,
     file: Option<&'a TableFile>,
     quarantined: Option<&'a QuarantinedTask>,
 }
@@ -247,7 +255,7 @@ impl TaskRow<'_> {
     }
 }
 
-fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
+fn tasks(version: &Version, phases: &BTreeMap<String, String>, attempts: &Attempts) -> Columns {
     let mut rows = Vec::new();
     for (name, stage) in ordered_stages(version) {
         let files = version
@@ -259,7 +267,7 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
                 rows.push(TaskRow {
                     stage: name,
                     phase: phases.get(name).map(String::as_str),
-                    task: task.as_str(),
+                    task,
                     file: Some(file),
                     quarantined: None,
                 });
@@ -268,7 +276,7 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
         rows.extend(stage.quarantined.iter().map(|quarantined| TaskRow {
             stage: name,
             phase: None,
-            task: quarantined.task.as_str(),
+            task: &quarantined.task,
             file: None,
             quarantined: Some(quarantined),
         }));
@@ -285,7 +293,7 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
     let mut columns: Columns = vec![
         ("stage", texts(all().map(|row| row.stage)), false),
         ("phase", optional_texts(all().map(|row| row.phase)), true),
-        ("task", texts(all().map(|row| row.task)), false),
+        ("task", texts(all().map(|row| row.task.as_str())), false),
         ("status", texts(all().map(status)), false),
         (
             "path",
@@ -304,7 +312,11 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
         ),
     ];
     columns.extend(lane_columns(&lanes));
-    let attempts = all().map(|row| Some(row.quarantined?.attempts));
+    let n_attempts = all().map(|row| match row.quarantined {
+        Some(quarantined) => Some(quarantined.attempts),
+        None => attempts.count(row.stage, row.task),
+    });
+    let recorded = || all().map(|row| attempts.shown(row.stage, row.task));
     columns.extend([
         ("inputs", lists(all().map(TaskRow::inputs)), false),
         (
@@ -319,7 +331,34 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>) -> Columns {
         ),
         (
             "attempts",
-            Arc::new(UInt32Array::from_iter(attempts)) as ArrayRef,
+            Arc::new(UInt32Array::from_iter(n_attempts)) as ArrayRef,
+            true,
+        ),
+        (
+            "worker",
+            optional_texts(recorded().map(|record| Some(record?.worker.as_str()))),
+            true,
+        ),
+        (
+            "started_at",
+            optional_texts(recorded().map(|record| Some(record?.started_at.as_str()))),
+            true,
+        ),
+        (
+            "seconds",
+            Arc::new(Float64Array::from_iter(
+                recorded().map(|record| Some(record?.seconds)),
+            )),
+            true,
+        ),
+        (
+            "bytes_in",
+            optional_numbers(recorded().map(|record| Some(record?.bytes_in))),
+            true,
+        ),
+        (
+            "worker_peak_memory_bytes",
+            optional_numbers(recorded().map(|record| record?.worker_peak_memory_bytes)),
             true,
         ),
     ]);
