@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use gleaner_queue::{AmqpOptions, AmqpQueue, TaskQueue as _};
 use gleaner_schemas::{PlanId, Resource, Route, RunId, Task, TaskMessage};
-use gleaner_storage::layout;
 use gleaner_tests::plain_job;
 use gleaner_tests::program::{Ended, Workspace, command_in, files, worker_program};
 use gleaner_tests::servers::rabbitmq::RabbitMq;
@@ -22,7 +21,9 @@ use gleaner_tests::servers::rabbitmq::RabbitMq;
 const SOON: Duration = Duration::from_secs(90);
 const STAGE: &str = "weights";
 const PHASE: &str = "score";
-const N_TASKS: usize = 3;
+const N_FILES: usize = 3;
+/// One for each group of four rows.
+const N_TASKS: usize = N_FILES * plain_job::PER_FILE / 4;
 
 /// A worker that runs.
 struct Worker {
@@ -119,7 +120,7 @@ struct Undone {
 }
 
 fn undone() -> Undone {
-    let workspace = plain_job::workspace(N_TASKS);
+    let workspace = plain_job::workspace(N_FILES);
     let set = ["--set", "task_bytes=1B"];
     let _ = workspace.run(&set).expect(0);
     let out = workspace.path().canonicalize().unwrap().join("out");
@@ -212,11 +213,11 @@ fn tasks_are_done_and_a_worker_that_is_told_to_stop_ends_with_0() {
     worker.until_answers(port, "/ready", "200 OK");
     worker.until_answers(port, "/live", "200 OK");
     let done = "gleaner_attempts_total{stage_kind=\"importance_weights\",\
-                outcome=\"committed\",failure_kind=\"\"} 3";
+                outcome=\"committed\",failure_kind=\"\"} 9";
     worker.until_answers(port, "/metrics", done);
     worker.until_answers(port, "/metrics", "gleaner_slots 2");
     worker.until_answers(port, "/metrics", "gleaner_attempt_seconds_bucket{");
-    let rows = N_TASKS * plain_job::PER_FILE;
+    let rows = N_FILES * plain_job::PER_FILE;
     let rows = format!("gleaner_task_rows_in_total{{stage_kind=\"importance_weights\"}} {rows}");
     worker.until_answers(port, "/metrics", &rows);
     worker.until_answers(port, "/metrics", "gleaner_slots_busy 0");
@@ -289,6 +290,29 @@ fn tasks_of_kinds_that_are_not_taken_stay_for_others() {
     let _ = worker.ended().expect(0);
     offers.until_waiting(1);
     assert!(undone.workspace.contents("out/weights").is_empty());
+}
+
+#[test]
+fn a_store_that_takes_no_outcomes_ends_the_worker_with_2() {
+    let Some(broker) = RabbitMq::shared() else {
+        return;
+    };
+    let url = broker.new_vhost_url();
+    let mut undone = undone();
+    // Nothing can be below a file.
+    for message in &mut undone.messages {
+        message.output = message.output.replace("/out", "/job.yaml/out");
+    }
+    let offers = Offers::new(&url);
+    offers.publish(&undone.messages);
+    let arguments = ["--queue", &url, "--slots", "5"];
+    let ended = Worker::start(&undone.workspace, &arguments)
+        .ended()
+        .expect(2);
+    let ended = ended.says("cannot record what tasks come to");
+    assert!(ended.stderr.contains("job.yaml/out"), "{}", ended.stderr);
+    // Nothing is wrong with the tasks.
+    offers.until_waiting(N_TASKS as u64);
 }
 
 #[test]
