@@ -256,11 +256,12 @@ fn what_does_not_finish_within_the_grace_goes_back_with_75() {
     offers.publish(&undone.messages[..1]);
     let port = free_port().to_string();
     let arguments = [
-        "--queue", &url, "--slots", "1", "--health", &port, "--grace", "1",
+        "--queue", &url, "--slots", "1", "--health", &port, "--grace", "5",
     ];
     let mut worker = Worker::start(&undone.workspace, &arguments);
     worker.until_answers(port.parse().unwrap(), "/metrics", "gleaner_slots_busy 1");
     worker.terminate();
+    worker.until_answers(port.parse().unwrap(), "/ready", "stopping");
     let _ = worker.ended().expect(75);
     offers.until_waiting(1);
 }

@@ -42,7 +42,8 @@ pub(crate) struct Cli {
         required_unless_present = "completions"
     )]
     pub(crate) queue: Option<Secret>,
-    /// User of the broker, instead of the one in the URL
+    /// User of the broker, instead of the one in the URL; the password is read from
+    /// GLEANER_QUEUE_PASSWORD
     #[arg(
         long,
         value_name = "NAME",
