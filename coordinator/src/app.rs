@@ -7,7 +7,6 @@ use gleaner_schemas::failure::error_chain;
 use gleaner_storage::{Output, Stores, redact, stores};
 use gleaner_workers::shutdown::Shutdown;
 use indicatif::MultiProgress;
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, GlobalOptions, LogFormat};
 use crate::commands::prepare::JobArguments;
@@ -55,18 +54,14 @@ pub fn main(cli: Cli) -> Exit {
     }
 }
 
-/// Warnings by default: what matters to users comes as progress, summary and errors.
+/// Warnings by default: what matters to users comes as progress, summary and errors. The AMQP
+/// client calls a lost connection an error; it is mended, and told of where it matters.
 fn log_to(bars: &MultiProgress, format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .from_env_lossy();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(LogWriter(bars.clone()));
-    match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
-    }
+    let format = match format {
+        LogFormat::Text => gleaner_telemetry::log::LogFormat::Text,
+        LogFormat::Json => gleaner_telemetry::log::LogFormat::Json,
+    };
+    gleaner_telemetry::log::log_to(LogWriter(bars.clone()), format, &["lapin=off"]);
 }
 
 async fn execute(

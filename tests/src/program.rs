@@ -167,6 +167,13 @@ pub fn command_in(directory: &Path, name: &Path) -> Command {
     let mut command = Command::new(name);
     command.current_dir(directory).stdin(Stdio::null());
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    for name in [
+        "GLEANER_QUEUE",
+        "GLEANER_QUEUE_USER",
+        "GLEANER_QUEUE_PASSWORD",
+    ] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -413,17 +413,32 @@ async fn a_broker_that_refuses_says_why() {
     let queue = AmqpQueue::connect(as_nobody(1)).await.unwrap();
     assert!(!format!("{queue:?}").contains("s3cret"));
     queue.publish(&[message(0)]).await.unwrap();
-    // The permission goes while it works.
-    let held = receive(&queue).await;
-    permit("^gleaner\\.", "^$", "^gleaner\\.");
-    broker.ctl(["clear_permissions", "-p", &vhost, "guest"]);
-    match queue.publish(&[message(1)]).await {
-        Err(QueueError::Refused { message, .. }) => {
-            assert!(message.contains("does not permit"), "{message}");
+    // The permission goes while it works. A channel remembers it, a new one does not.
+    permit("^$", "^$", "^$");
+    broker.ctl(["close_all_connections", "-p", &vhost, "by a test"]);
+    let is_refused = |error: &QueueError| match error {
+        QueueError::Refused { message, .. } => message.contains("does not permit"),
+        _ => false,
+    };
+    let deadline = Instant::now() + SOON;
+    loop {
+        let published = queue.publish(&[message(1)]).await.map(|()| "published");
+        let received = tokio::time::timeout(SILENCE, queue.receive()).await;
+        let received = received.map(|received| received.map(|_| "received"));
+        match (&published, &received) {
+            (Err(one), Ok(Err(other))) if is_refused(one) && is_refused(other) => break,
+            _ => assert!(Instant::now() < deadline, "{published:?}, {received:?}"),
         }
-        other => panic!("not refused: {other:?}"),
     }
-    drop(held);
+    assert!(!queue.is_well());
+    // And comes back.
+    permit(".*", ".*", ".*");
+    while !queue.is_well() {
+        assert!(Instant::now() < deadline, "it stays refused");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&queue, &[message(2)]).await;
+    receive(&queue).await.ack().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

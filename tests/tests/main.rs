@@ -25,3 +25,4 @@ mod stores;
 mod unreachable;
 mod upkeep;
 mod usage;
+mod worker;

@@ -9,7 +9,7 @@ use arrow::array::{AsArray as _, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use gleaner_tests::corpus::Document;
-use gleaner_tests::program::{Workspace, number, program, text};
+use gleaner_tests::program::{Workspace, files, number, program, text};
 use gleaner_tests::small::{self, CHOSEN, FILES, NULL, SHORT};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
@@ -282,6 +282,43 @@ fn system_tables_describe_what_is_there() {
         number(told, "bytes_in") > 0 && number(told, "memory") > 1 << 20,
         "{told}"
     );
+}
+
+#[test]
+fn what_workers_recorded_of_attempts_is_shown_until_it_is_lost() {
+    let (workspace, _) = finished();
+    let query = "SELECT stage, attempts, worker, started_at, seconds, bytes_in, \
+                 worker_peak_memory_bytes AS peak FROM gleaner.tasks WHERE stage <> 'counts'";
+    let tasks = workspace.sql(query);
+    assert_eq!(tasks.len(), 2 * FILES);
+    let workers: BTreeSet<String> = tasks.iter().map(|row| text(row, "worker")).collect();
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    for row in &tasks {
+        assert_eq!(number(row, "attempts"), 1);
+        assert!(row["seconds"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(text(row, "started_at").ends_with('Z'), "{row}");
+        assert!(number(row, "bytes_in") > 0, "{row}");
+        #[cfg(target_os = "linux")]
+        assert!(number(row, "peak") > 1 << 20, "{row}");
+    }
+    // A run that reuses everything changes nothing; the records of the first are still there.
+    let _ = workspace.run(&[]).expect(0);
+    assert_eq!(workspace.sql(query).len(), tasks.len());
+    assert_eq!(number(&workspace.sql(query)[0], "attempts"), 1);
+    // They are no part of the version: what is lost, or cannot be read, is null.
+    let runs = workspace.path().join("out/_gleaner/runs");
+    let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|it| it == "jsonl");
+    let records: Vec<_> = files(&runs).into_iter().filter(is_record).collect();
+    assert!(!records.is_empty());
+    for path in &records {
+        fs::write(path, b"\xff{not JSON\n{\"format\": 2}\n").unwrap();
+    }
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+    for row in workspace.sql(query) {
+        for column in ["attempts", "worker", "seconds", "bytes_in", "peak"] {
+            assert!(row[column].is_null(), "{row}");
+        }
+    }
 }
 
 #[test]

@@ -287,6 +287,28 @@ fn gc_keeps_what_any_version_names() {
 }
 
 #[test]
+fn gc_treats_what_workers_told_as_it_treats_their_run() {
+    let workspace = finished();
+    // A host may be called like an event of a run.
+    let runs = fs::read_dir(workspace.path().join("out/_gleaner/runs")).unwrap();
+    let run = runs.into_iter().next().unwrap().unwrap().file_name();
+    let kept = format!(
+        "_gleaner/runs/{}/attempts/phase-1-000000.jsonl",
+        run.display()
+    );
+    let removed = "_gleaner/runs/0123456789abcdef/attempts/phase-1-000000.jsonl";
+    workspace.write(&format!("out/{kept}"), "{}\n");
+    workspace.write(&format!("out/{removed}"), "{}\n");
+    let _ = workspace.gleaner(&["status", "out"]).expect(0);
+    let before = objects(&workspace);
+    let _ = workspace.gleaner(&["gc", "out"]).expect(0);
+    let left = objects(&workspace);
+    assert!(left.contains(&kept));
+    let gone: BTreeSet<_> = before.difference(&left).cloned().collect();
+    assert_eq!(gone, BTreeSet::from([removed.to_owned()]));
+}
+
+#[test]
 fn gc_that_keeps_one_version_leaves_folders_that_hold_its_rows_and_no_others() {
     let workspace = finished();
     let changed = sample_documents(500).split_off(400);

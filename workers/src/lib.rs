@@ -9,6 +9,7 @@ pub mod attempt_log;
 mod batch_columns;
 pub mod entropy;
 pub mod execute;
+pub mod heaps;
 mod hung_threads;
 pub mod importance_weights;
 mod in_hand;

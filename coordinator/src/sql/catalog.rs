@@ -14,10 +14,10 @@ use gleaner_schemas::{TableFile, Version};
 use gleaner_storage::{Output, encode, metadata};
 use tokio::sync::OnceCell;
 
+use crate::sql::attempts::Attempts;
 use crate::sql::corpus::Corpus;
 use crate::sql::system;
 use crate::sql::table::FilesTable;
-use crate::sql::told::told;
 
 /// Name of the table over the job's corpus.
 pub(crate) const CORPUS: &str = "corpus";
@@ -156,12 +156,13 @@ impl SchemaProvider for SystemSchema {
         if !self.table_exist(name) {
             return Ok(None);
         }
-        let (phases, told) = if name == "tasks" {
-            (self.phases().await, told(&self.output).await)
+        let (phases, attempts) = if name == "tasks" {
+            let attempts = Attempts::read(&self.output, &self.version);
+            tokio::join!(self.phases(), attempts)
         } else {
-            (BTreeMap::new(), BTreeMap::new())
+            Default::default()
         };
-        let rows = system::rows(name, &self.version, &phases, &told)?;
+        let rows = system::rows(name, &self.version, &phases, &attempts)?;
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
         Ok(Some(Arc::new(table)))
     }

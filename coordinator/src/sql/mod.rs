@@ -7,6 +7,7 @@
 //! `input_file` and `input_row`, which `corpus` has too. Only queries are run: nothing that SQL
 //! can say changes an output.
 
+mod attempts;
 mod catalog;
 mod corpus;
 mod error;
@@ -17,7 +18,6 @@ mod pinned;
 pub mod prompt;
 pub mod system;
 mod table;
-mod told;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -3,8 +3,12 @@
 //! | table | one row per | columns |
 //! |---|---|---|
 //! | `gleaner.stages` | stage | `position`, `stage`, `kind`, `code_version`, `params` and `facts` (JSON), `tables`, lanes, `n_quarantined`, `n_files`, `rows`, `bytes`, `since_version`, `since` |
-//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts`, `worker`, `seconds`, `bytes_in`, `worker_peak_memory_bytes` (null where no worker told) |
+//! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts`, `worker`, `started_at`, `seconds`, `bytes_in`, `worker_peak_memory_bytes` |
 //! | `gleaner.files` | object | `stage`, `table_name`, `path`, `rows`, `bytes`, `checksum`, `task`, lanes, `inputs` |
+//!
+//! What workers recorded (`attempts` and what follows it) is null where a record was lost or
+//! removed with its run; it is of the attempt whose object is named, of the latest where a task
+//! is quarantined. `worker_peak_memory_bytes` is of the whole process, up to then.
 //!
 //! Lanes are `rows_in`, `ok`, `ineligible`, `rejected`, `failed`, `excluded`.
 
@@ -16,9 +20,9 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::error::ArrowError;
-use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, Version, VersionStage};
+use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, TaskId, Version, VersionStage};
 
-use super::told::Told;
+use crate::sql::attempts::Attempts;
 
 /// Names of the tables.
 pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
@@ -26,17 +30,17 @@ pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
 type Columns = Vec<(&'static str, ArrayRef, bool)>;
 
 /// The rows of one of [`TABLES`]. `phases` names the phase that wrote a stage's table, where that
-/// is known; `told` is what workers told of tasks.
+/// is known; `attempts` what workers told.
 pub(crate) fn rows(
     table: &str,
     version: &Version,
     phases: &BTreeMap<String, String>,
-    told: &BTreeMap<String, Told>,
+    attempts: &Attempts,
 ) -> Result<RecordBatch, ArrowError> {
     let columns = match table {
         "files" => files(version),
         "stages" => stages(version),
-        _ => tasks(version, phases, told),
+        _ => tasks(version, phases, attempts),
     };
     RecordBatch::try_from_iter_with_nullable(columns)
 }
@@ -224,7 +228,7 @@ fn files(version: &Version) -> Columns {
 struct TaskRow<'a> {
     stage: &'a str,
     phase: Option<&'a str>,
-    task: &'a str,
+    task: &'a TaskId,
     file: Option<&'a TableFile>,
     quarantined: Option<&'a QuarantinedTask>,
 }
@@ -251,11 +255,7 @@ impl TaskRow<'_> {
     }
 }
 
-fn tasks(
-    version: &Version,
-    phases: &BTreeMap<String, String>,
-    told: &BTreeMap<String, Told>,
-) -> Columns {
+fn tasks(version: &Version, phases: &BTreeMap<String, String>, attempts: &Attempts) -> Columns {
     let mut rows = Vec::new();
     for (name, stage) in ordered_stages(version) {
         let files = version
@@ -267,7 +267,7 @@ fn tasks(
                 rows.push(TaskRow {
                     stage: name,
                     phase: phases.get(name).map(String::as_str),
-                    task: task.as_str(),
+                    task,
                     file: Some(file),
                     quarantined: None,
                 });
@@ -276,7 +276,7 @@ fn tasks(
         rows.extend(stage.quarantined.iter().map(|quarantined| TaskRow {
             stage: name,
             phase: None,
-            task: quarantined.task.as_str(),
+            task: &quarantined.task,
             file: None,
             quarantined: Some(quarantined),
         }));
@@ -293,7 +293,7 @@ fn tasks(
     let mut columns: Columns = vec![
         ("stage", texts(all().map(|row| row.stage)), false),
         ("phase", optional_texts(all().map(|row| row.phase)), true),
-        ("task", texts(all().map(|row| row.task)), false),
+        ("task", texts(all().map(|row| row.task.as_str())), false),
         ("status", texts(all().map(status)), false),
         (
             "path",
@@ -312,11 +312,11 @@ fn tasks(
         ),
     ];
     columns.extend(lane_columns(&lanes));
-    let of = |row: &TaskRow<'_>| told.get(row.task);
-    let attempts = all().map(|row| {
-        let given_up = row.quarantined.map(|quarantined| quarantined.attempts);
-        given_up.max(of(row).map(|told| told.n_attempts))
+    let n_attempts = all().map(|row| match row.quarantined {
+        Some(quarantined) => Some(quarantined.attempts),
+        None => attempts.count(row.stage, row.task),
     });
+    let recorded = || all().map(|row| attempts.shown(row.stage, row.task));
     columns.extend([
         ("inputs", lists(all().map(TaskRow::inputs)), false),
         (
@@ -331,29 +331,34 @@ fn tasks(
         ),
         (
             "attempts",
-            Arc::new(UInt32Array::from_iter(attempts)) as ArrayRef,
+            Arc::new(UInt32Array::from_iter(n_attempts)) as ArrayRef,
             true,
         ),
         (
             "worker",
-            optional_texts(all().map(|row| Some(of(row)?.last.worker.as_str()))),
+            optional_texts(recorded().map(|record| Some(record?.worker.as_str()))),
+            true,
+        ),
+        (
+            "started_at",
+            optional_texts(recorded().map(|record| Some(record?.started_at.as_str()))),
             true,
         ),
         (
             "seconds",
             Arc::new(Float64Array::from_iter(
-                all().map(|row| Some(of(row)?.last.seconds)),
+                recorded().map(|record| Some(record?.seconds)),
             )),
             true,
         ),
         (
             "bytes_in",
-            optional_numbers(all().map(|row| Some(of(row)?.last.bytes_in))),
+            optional_numbers(recorded().map(|record| Some(record?.bytes_in))),
             true,
         ),
         (
             "worker_peak_memory_bytes",
-            optional_numbers(all().map(|row| of(row)?.last.worker_peak_memory_bytes)),
+            optional_numbers(recorded().map(|record| record?.worker_peak_memory_bytes)),
             true,
         ),
     ]);
