@@ -40,7 +40,7 @@ pub async fn heed(
             if split.contains(&task)
                 && let Some(record) = read(output, &task).await?
             {
-                pieces.extend(record.pieces);
+                pieces.extend(record.into_pieces());
                 is_changed = true;
             } else {
                 pieces.push(shard);
@@ -52,19 +52,6 @@ pub async fn heed(
         }
     }
     Ok(shards)
-}
-
-/// Tasks whose place smaller ones have taken, in this output.
-///
-/// # Errors
-///
-/// Of the store.
-pub async fn replaced(output: &Output) -> Result<BTreeSet<TaskId>, OutputError> {
-    let listed = output.list(layout::SPLITS).await?;
-    let tasks = listed.iter();
-    Ok(tasks
-        .filter_map(|object| layout::parse_split(&object.path))
-        .collect())
 }
 
 async fn read(output: &Output, task: &TaskId) -> Result<Option<TaskSplit>, OutputError> {
@@ -110,12 +97,7 @@ pub async fn store(output: &Output, task: &Task, failure: &Failure) -> Result<bo
     let Some(pieces) = planner::split(&task.shard) else {
         return Ok(false);
     };
-    let record = TaskSplit {
-        format: TaskSplit::FORMAT,
-        task: task.id.clone(),
-        failure: failure.clone(),
-        pieces,
-    };
+    let record = TaskSplit::new(task.id.clone(), failure.clone(), pieces);
     // Whoever was first is right: the pieces are the same, the failure may differ.
     output
         .create_json(&layout::split(&task.id), "record of a split task", record)

@@ -62,7 +62,8 @@ pub struct SourceFile {
 }
 
 /// What a footer tells of a row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RowGroupFacts {
     /// Rows.
     pub n_rows: u64,
@@ -268,11 +269,42 @@ pub struct TaskSplit {
     pub failure: Failure,
     /// What takes its place; together they read what it would have read.
     pub pieces: Vec<Shard>,
+    /// What is known of the row groups of each slice of each piece, which shards do not carry
+    /// themselves: a piece may have to be split again.
+    pub row_group_facts: Vec<Vec<Vec<RowGroupFacts>>>,
 }
 
 impl TaskSplit {
     /// The version of the format that this build writes and reads.
     pub const FORMAT: u32 = 1;
+
+    /// A split of `task` into `pieces`.
+    #[must_use]
+    pub fn new(task: TaskId, failure: Failure, pieces: Vec<Shard>) -> Self {
+        let facts_of = |piece: &Shard| {
+            let slices = piece.slices.iter();
+            slices.map(|slice| slice.row_group_facts.clone()).collect()
+        };
+        Self {
+            format: Self::FORMAT,
+            task,
+            failure,
+            row_group_facts: pieces.iter().map(facts_of).collect(),
+            pieces,
+        }
+    }
+
+    /// The pieces, with what is known of their row groups.
+    #[must_use]
+    pub fn into_pieces(self) -> Vec<Shard> {
+        let mut pieces = self.pieces;
+        for (piece, facts) in pieces.iter_mut().zip(self.row_group_facts) {
+            for (slice, facts) in piece.slices.iter_mut().zip(facts) {
+                slice.row_group_facts = facts;
+            }
+        }
+        pieces
+    }
 }
 
 /// What a task needs of the machine that it runs on; decides which workers are offered it.

@@ -133,6 +133,30 @@ fn a_corrupt_page_costs_its_task_alone() {
     assert_eq!(lanes(&workspace.summary(&[]), 0)["ok"], 36);
 }
 
+/// Small files share tasks; a broken one takes none of its neighbours with it.
+#[test]
+fn a_corrupt_page_costs_none_of_the_files_that_share_its_task() {
+    const FILES: usize = 30;
+    let workspace = workspace(FILES);
+    let _ = workspace.run(&["--output", "sound"]).expect(0);
+    let shared = workspace.sql_of(
+        "sound",
+        "SELECT inputs[1] AS file FROM gleaner.tasks WHERE stage = 'weights' AND \
+         array_length(inputs) > 1 ORDER BY file",
+    );
+    let file = workspace.path().join(shared[0]["file"].as_str().unwrap());
+    corrupt(&file, 1, 1);
+    let _ = workspace.run(&[]).expect(3).says("1 of ");
+    let summary = workspace.summary(&["--set", "allow.quarantined_tasks=1"]);
+    let rows = (FILES * PER_FILE) as u64;
+    let failed = PER_FILE as u64;
+    let expected = json!({"rows_in": rows, "ok": rows - failed, "failed": failed});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&lanes(&summary, 0)[key], value, "{summary}");
+    }
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+}
+
 /// Pages of a column that nothing but the selection reads.
 #[test]
 fn a_corrupt_page_of_a_further_column_stops_what_carries_that_column() {

@@ -15,6 +15,7 @@ mod failures;
 mod golden;
 mod incremental;
 mod layouts;
+mod memory;
 mod queries;
 mod reading;
 mod scale;
