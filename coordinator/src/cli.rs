@@ -129,7 +129,7 @@ fn parse_override(text: &str) -> Result<(String, String), String> {
 pub enum Command {
     /// Run a job to its end; what is complete already is not done again
     #[command(
-        after_help = "Examples:\n  gleaner run job.yaml --set stages.chosen.documents=1000\n  \
+        after_help = "Example:\n  gleaner run job.yaml --set stages.chosen.documents=1000\n  \
                       gleaner run job.yaml --queue amqp://broker:5672"
     )]
     Run {

@@ -138,7 +138,7 @@ fn wrong_usage_ends_with_two() {
         (&["rum", "job.yaml"], "run"),
         (&["run"], "JOB"),
         (&["run", "job.yaml", "--worker", "3"], "--workers"),
-        (&["run", "job.yaml", "--workers", "0"], "0"),
+        (&["run", "job.yaml", "--workers", "0"], "--workers 1"),
         (&["run", "job.yaml", "--set", "x"], "path=value"),
         (&["sql", "out", "SELECT 1"], "no published version"),
         (&["verify", "out"], "no published version"),
