@@ -24,6 +24,8 @@ pub(crate) use world::object;
 const N_COORDINATORS: usize = 2;
 /// Worker processes.
 const N_WORKERS: usize = 3;
+/// Runs of one coordinator that may fail, one after the other.
+const ERRORS_MAX: u32 = 500;
 /// Virtual time after which a simulation hangs.
 const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -128,6 +130,7 @@ async fn live_and_die(world: Arc<World>, corpus: Corpus) {
         tokio::time::sleep(world.faults.time(0..5_000)).await;
     }
     let mut kills = world.faults.pick(0..4);
+    let mut n_errors = 0;
     loop {
         let mut life = tokio::spawn({
             let world = Arc::clone(&world);
@@ -138,7 +141,15 @@ async fn live_and_die(world: Arc<World>, corpus: Corpus) {
             ended = &mut life => match ended.unwrap() {
                 Ok(()) => return,
                 // As a user would: run it again.
-                Err(_) => tokio::time::sleep(world.faults.time(1..10_000)).await,
+                Err(error) => {
+                    n_errors += 1;
+                    assert!(
+                        n_errors < ERRORS_MAX,
+                        "seed {}: run after run fails: {error}",
+                        world.seed
+                    );
+                    tokio::time::sleep(world.faults.time(1..10_000)).await;
+                }
             },
             () = tokio::time::sleep(death), if kills > 0 => {
                 kills -= 1;

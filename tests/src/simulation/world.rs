@@ -18,6 +18,7 @@ use gleaner_coordinator::losers;
 use gleaner_coordinator::planner;
 use gleaner_coordinator::progress::Silent;
 use gleaner_coordinator::publish;
+use gleaner_coordinator::retry::retrying;
 use gleaner_coordinator::run_error::RunError;
 use gleaner_coordinator::splits;
 use gleaner_queue::TaskQueue;
@@ -317,7 +318,8 @@ impl World {
             now,
         )
         .await?;
-        losers::remove(output, run, &stages).await?;
+        // A run whose losers cannot be removed leaves them to the next one.
+        let _ = losers::remove(output, run, &stages).await;
         Ok(is_done)
     }
 }
@@ -332,10 +334,12 @@ async fn run_phase(
     loop {
         let mut plan = plan.clone();
         let shards: Vec<Shard> = tasks.iter().map(|task| task.shard.clone()).collect();
-        let shards = splits::heed(dispatcher.output, &plan, shards).await?;
+        let heed = || splits::heed(dispatcher.output, &plan, shards.clone());
+        let shards = retrying(dispatcher.shutdown, heed).await?;
         let tasks = planner::tasks(&mut plan, shards);
         let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-        if let Some(manifest) = stored_manifest(dispatcher.output, &plan, &plan_id).await? {
+        let stored = || stored_manifest(dispatcher.output, &plan, &plan_id);
+        if let Some(manifest) = retrying(dispatcher.shutdown, stored).await? {
             return Ok(manifest);
         }
         let ended = dispatcher.run_phase(&plan, &plan_id, &tasks, known.take());
