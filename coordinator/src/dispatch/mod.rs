@@ -247,7 +247,9 @@ impl Dispatcher<'_> {
             let looked_at = Instant::now();
             // Everything is looked at before anything is offered, and before the end.
             let is_whole = is_first || turns.ledger.is_complete();
-            match self.look(plan, tasks, &mut turns.ledger, is_whole).await {
+            let looked = self.look(plan, tasks, &mut turns.ledger, is_whole).await;
+            let has_failed = looked.is_err();
+            match looked {
                 Ok(look) => {
                     turns.watch.store_answered(Instant::now());
                     is_first = false;
@@ -279,7 +281,8 @@ impl Dispatcher<'_> {
                 self.progress.note(&note);
             }
             turns.watch.check(turns.ledger.n_open(), Instant::now())?;
-            if !turns.ledger.is_complete() {
+            // The last look follows at once, unless the store has just failed.
+            if has_failed || !turns.ledger.is_complete() {
                 let pause = (looked_at.elapsed() * LOOK_PAUSE_FACTOR).max(LOOK_PAUSE_MIN);
                 self.pause(pause).await;
             }
