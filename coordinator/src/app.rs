@@ -4,21 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use gleaner_schemas::failure::error_chain;
-use gleaner_storage::{Output, Stores, redact, stores};
+use gleaner_storage::redact;
+use gleaner_workers::entropy::SystemEntropy;
 use gleaner_workers::shutdown::Shutdown;
 use indicatif::MultiProgress;
 
 use crate::cli::{Cli, Command, GlobalOptions, LogFormat};
+use crate::commands::opened::{Opened, no_version, open_output};
 use crate::commands::prepare::JobArguments;
+use crate::commands::query::{self, QueryArguments};
 use crate::commands::run::{self, RunArguments};
 use crate::commands::{
-    completions, explain, export, gc, init, plan, schema, status, validate, verify,
+    completions, diff, explain, export, gc, init, plan, schema, status, validate, verify,
 };
 use crate::diagnostics::{Diagnostics, Exit};
 use crate::progress::{self, LogWriter, Style};
+use crate::report;
 use crate::run_error::RunError;
 use crate::sql::format::Format;
-use crate::sql::{Session, prompt};
+use crate::training::{self, TrainingOptions};
 use crate::{stdout, summary};
 
 /// When a command has ended, its threads are waited for this long.
@@ -54,6 +58,9 @@ pub fn main(cli: Cli) -> Exit {
     }
 }
 
+/// What is logged without `RUST_LOG`, besides warnings: how training goes is told as it goes.
+const LOGGED: &[&str] = &["lapin=off", "gleaner_workers::train_language_model=info"];
+
 /// Warnings by default: what matters to users comes as progress, summary and errors. The AMQP
 /// client calls a lost connection an error; it is mended, and told of where it matters.
 fn log_to(bars: &MultiProgress, format: LogFormat) {
@@ -61,7 +68,7 @@ fn log_to(bars: &MultiProgress, format: LogFormat) {
         LogFormat::Text => gleaner_telemetry::log::LogFormat::Text,
         LogFormat::Json => gleaner_telemetry::log::LogFormat::Json,
     };
-    gleaner_telemetry::log::log_to(LogWriter(bars.clone()), format, &["lapin=off"]);
+    gleaner_telemetry::log::log_to(LogWriter(bars.clone()), format, LOGGED);
 }
 
 async fn execute(
@@ -86,36 +93,80 @@ async fn execute(
             };
             run_job(&arguments, health.as_deref(), &global, bars).await
         }
-        Command::Plan { job } => {
+        Command::Plan { job, broker } => {
             let arguments = with_source(job.into(), diagnostics);
-            let report = plan::plan(&arguments).await?;
+            let report = plan::plan(&arguments, &broker.into()).await?;
             show(&global, &report, plan::PlanReport::render)
         }
-        Command::Validate { job } => {
+        Command::Validate { job, broker } => {
             let arguments = with_source(job.into(), diagnostics);
-            let report = validate::validate(&arguments).await?;
+            let report = validate::validate(&arguments, &broker.into()).await?;
             show(&global, &report, validate::ValidateReport::render)
         }
         Command::Status { output } => {
-            let report = status::status(&open(&output)?).await?;
+            let report = status::status(&open_output(&output)?).await?;
             show(&global, &report, status::StatusReport::render)
         }
         Command::Sql {
             output,
             query,
+            version,
             format,
+            allow_paths,
+            parameters,
+            attach,
         } => {
             let usual = if global.json {
                 Format::Json
             } else {
                 Format::Table
             };
-            let format = format.unwrap_or(usual);
-            sql(&output, query.as_deref(), format, diagnostics).await
+            let arguments = QueryArguments {
+                output,
+                version,
+                query,
+                format: format.unwrap_or(usual),
+                allow_paths,
+                parameters: parameters.into_iter().collect(),
+                attach,
+            };
+            query::query(arguments, diagnostics).await?;
+            Ok(Exit::Done)
+        }
+        Command::Report {
+            output,
+            to,
+            version,
+            examples,
+        } => {
+            let opened = Opened::new(&output, version).await?;
+            let stores = opened.stores.clone();
+            let report = report::gather(opened, u64::from(examples)).await?;
+            let usual = (!global.json).then(|| report::FILE.to_owned());
+            let written = match to.or(usual) {
+                Some(to) => Some(report.write(&stores, &to).await?),
+                None => None,
+            };
+            match written {
+                Some(written) if !global.json => print_text(&written.render())?,
+                _ => print_json(&report.to_json())?,
+            }
+            Ok(Exit::Done)
+        }
+        Command::Diff {
+            output,
+            before,
+            after,
+        } => {
+            let before = Opened::new(&output, Some(before)).await?;
+            let after = Opened::new(&output, Some(after)).await?;
+            let report = diff::diff(&before, &after).await?;
+            show(&global, &report, diff::DiffReport::render)
         }
         Command::Explain { output, document } => {
-            let (session, version, _) = session(&output).await?;
-            let report = explain::explain(&session, &version, &document).await?;
+            let opened = Opened::new(&output, None).await?;
+            let session = opened.session().await?;
+            let report = explain::explain(&session, &opened.version, &document).await?;
             show(&global, &report, explain::Explanation::render)
         }
         Command::Export {
@@ -123,13 +174,35 @@ async fn execute(
             stage,
             format,
             to,
+            split,
+            folds,
+            seed,
+            positive_grade,
+            group_size,
         } => {
-            let (session, version, stores) = session(&output).await?;
+            let opened = Opened::new(&output, None).await?;
+            let session = opened.session().await?;
+            let Opened {
+                stores, version, ..
+            } = opened;
+            if let Some(layout) = format.training_layout() {
+                let options = TrainingOptions {
+                    layout,
+                    shares: split,
+                    folds,
+                    seed,
+                    positive_grade,
+                    group_size,
+                };
+                let report =
+                    training::export(&stores, &session, &version, &stage, &options, &to).await?;
+                return show(&global, &report, training::TrainingReport::render);
+            }
             let report = export::export(&stores, &session, &version, &stage, format, &to).await?;
             show(&global, &report, export::ExportReport::render)
         }
         Command::Verify { output } => {
-            let output = open(&output)?;
+            let output = open_output(&output)?;
             let report = verify::verify(&output).await?;
             let report = report.ok_or_else(|| no_version(&output))?;
             show(&global, &report, verify::VerifyReport::render)?;
@@ -144,7 +217,7 @@ async fn execute(
             keep,
             dry_run,
         } => {
-            let report = gc::gc(&open(&output)?, keep, dry_run).await?;
+            let report = gc::gc(&open_output(&output)?, keep, dry_run, &SystemEntropy).await?;
             show(&global, &report, gc::GcReport::render)
         }
         Command::Init { directory } => {
@@ -273,44 +346,6 @@ async fn interrupted() -> std::io::Result<()> {
 #[cfg(not(unix))]
 async fn interrupted() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
-}
-
-async fn sql(
-    output: &str,
-    query: Option<&str>,
-    format: Format,
-    diagnostics: &Diagnostics,
-) -> Result<Exit, RunError> {
-    let (session, _, _) = session(output).await?;
-    match query {
-        Some(query) => prompt::print_query(&session, query, format).await?,
-        None => prompt::run(&session, format, diagnostics).await?,
-    }
-    Ok(Exit::Done)
-}
-
-fn open(output: &str) -> Result<Output, RunError> {
-    let current = std::env::current_dir()
-        .map_err(|error| RunError::Internal(format!("there is no current directory: {error}")))?;
-    let uri = stores::absolute_uri(output, &current)
-        .map_err(|error| RunError::usage(error.to_string(), "give a directory or a URI"))?;
-    Ok(Output::open(&Stores::from_env(), &uri)?)
-}
-
-async fn session(output: &str) -> Result<(Session, gleaner_schemas::Version, Stores), RunError> {
-    let stores = Stores::from_env();
-    let output = open(output)?;
-    let version = output.latest_version().await?;
-    let version = version.ok_or_else(|| no_version(&output))?;
-    let session = Session::open(&stores, &output, &version).await?;
-    Ok((session, version, stores))
-}
-
-fn no_version(output: &Output) -> RunError {
-    RunError::usage(
-        format!("{} holds no published version", output.uri()),
-        "`gleaner run` publishes one at its end; `gleaner status` tells how far a run is",
-    )
 }
 
 fn show<T: serde::Serialize>(

@@ -7,7 +7,10 @@ use std::time::Duration;
 use gleaner_queue::{AmqpOptions, AmqpQueue, MemoryQueue, QueueError, TaskQueue};
 use gleaner_schemas::Resource;
 use gleaner_schemas::job::Job;
+use gleaner_workers::shutdown::Shutdown;
+use tokio::time::Instant;
 
+use crate::progress::Progress;
 use crate::run_error::RunError;
 
 /// What the command line and the environment say of a broker.
@@ -63,6 +66,52 @@ impl BrokerArguments {
     }
 }
 
+/// First pause after a broker could not be reached; doubles each time.
+const CONNECT_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest such pause.
+const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How a broker is waited for that is not there.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    /// For how long.
+    pub patience: Duration,
+    /// Where it is said.
+    pub progress: &'a dyn Progress,
+    /// Whether somebody asked to stop.
+    pub shutdown: &'a Shutdown,
+}
+
+impl Waiting<'_> {
+    async fn connect(&self, options: AmqpOptions) -> Result<AmqpQueue, RunError> {
+        let started = Instant::now();
+        let mut pause = CONNECT_PAUSE_MIN;
+        loop {
+            let error = match AmqpQueue::connect(options.clone()).await {
+                Err(error @ QueueError::Unreachable(_)) => error,
+                connected => return Ok(connected?),
+            };
+            if started.elapsed() + pause > self.patience {
+                return Err(RunError::Unreachable(format!(
+                    "{error}; waited for {} (--patience)",
+                    crate::progress::duration(self.patience)
+                )));
+            }
+            if pause == CONNECT_PAUSE_MIN {
+                self.progress.note(&format!(
+                    "waiting for the broker: {error} (giving up in {})",
+                    crate::progress::duration(self.patience)
+                ));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.shutdown.draining() => return Err(RunError::Interrupted),
+            }
+            pause = (2 * pause).min(CONNECT_PAUSE_MAX);
+        }
+    }
+}
+
 /// The queue as both sides of this process use it.
 #[derive(Debug)]
 pub struct Queues {
@@ -85,13 +134,19 @@ impl Queues {
         }
     }
 
-    /// A broker's; `n_slots` tasks at a time are taken by this process.
+    /// A broker's; `n_slots` tasks at a time are taken by this process. A broker that is not there
+    /// yet is waited for.
     ///
     /// # Errors
     ///
-    /// If the broker cannot be reached, or refuses.
-    pub async fn over(options: &AmqpOptions, n_slots: usize) -> Result<Self, RunError> {
-        let offering = Arc::new(AmqpQueue::connect(options.clone()).await?);
+    /// If the broker refuses, cannot be reached for the time of `waiting`, or somebody asks to
+    /// stop.
+    pub async fn over(
+        options: &AmqpOptions,
+        n_slots: usize,
+        waiting: &Waiting<'_>,
+    ) -> Result<Self, RunError> {
+        let offering = Arc::new(waiting.connect(options.clone()).await?);
         let mut brokers = vec![Arc::clone(&offering)];
         let taking = if n_slots == 0 {
             Arc::clone(&offering)
@@ -101,7 +156,7 @@ impl Queues {
                 n_slots,
                 ..options.clone()
             };
-            let taking = Arc::new(AmqpQueue::connect(options).await?);
+            let taking = Arc::new(waiting.connect(options).await?);
             brokers.push(Arc::clone(&taking));
             taking
         };

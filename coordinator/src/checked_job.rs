@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gleaner_schemas::job::Job;
+use gleaner_schemas::job::{Job, JobError, JobFile};
 use gleaner_workers::registry;
 use gleaner_workers::stage::{Stage, StageKind};
 
@@ -12,8 +12,10 @@ use crate::sql_stage;
 /// A job whose stages are checked.
 #[derive(Debug)]
 pub struct CheckedJob {
-    /// The job file.
+    /// The job file, with the stages that others imply.
     pub job: Job,
+    /// The job file as it was written.
+    pub written: JobFile,
     /// Absolute URI of its output.
     pub output: String,
     /// Stages in order.
@@ -36,9 +38,10 @@ pub struct CheckedStage {
 /// # Errors
 ///
 /// Everything that is wrong with the job file.
-pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
+pub fn check(mut job: Job, output: String) -> Result<CheckedJob, RunError> {
     let mut stages = Vec::new();
-    let mut errors = Vec::new();
+    let written = job.file.clone();
+    let mut errors = add_implied(&mut job);
     for (name, spec) in job.file.stages.iter() {
         let kind = match registry::kind_of(&job, name, &spec.kind) {
             Ok(kind) => kind,
@@ -60,10 +63,33 @@ pub fn check(job: Job, output: String) -> Result<CheckedJob, RunError> {
     if errors.is_empty() {
         Ok(CheckedJob {
             job,
+            written,
             output,
             stages,
         })
     } else {
         Err(RunError::Job(errors))
     }
+}
+
+/// Spells out the stages that others imply, each before the one that needs it.
+fn add_implied(job: &mut Job) -> Vec<JobError> {
+    let mut errors = Vec::new();
+    let names: Vec<String> = job.file.stages.iter().map(|it| it.0.to_owned()).collect();
+    for name in names {
+        let kind = job.file.stages.get(&name).map(|spec| spec.kind.clone());
+        // What is wrong with the kind is told where the stage is checked.
+        let Some(kind) = kind.and_then(|kind| registry::kind(&kind)) else {
+            continue;
+        };
+        match kind.implied(job, &name) {
+            Ok(implied) => {
+                for stage in implied {
+                    job.insert_implied(&name, stage.name, stage.spec, stage.asked_at);
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
 }

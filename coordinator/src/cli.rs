@@ -11,6 +11,9 @@ use crate::broker::{BrokerArguments, Secret};
 use crate::commands::export::ExportFormat;
 use crate::commands::prepare::JobArguments;
 use crate::sql::format::Format;
+use crate::sql::options::AttachArgument;
+use crate::sql::parameters::ParameterArgument;
+use crate::training::{FoldKind, Shares};
 
 /// Builds training data for language models and retrievers out of large corpora.
 #[derive(Debug, Parser)]
@@ -157,6 +160,9 @@ pub enum Command {
         /// The job.
         #[command(flatten)]
         job: JobOptions,
+        /// The broker that the run will have; nothing is asked of it.
+        #[command(flatten)]
+        broker: BrokerOptions,
     },
     /// Check the job file and the schemas of its inputs; writes nothing
     #[command(after_help = "Example:\n  gleaner validate job.yaml")]
@@ -164,6 +170,9 @@ pub enum Command {
         /// The job.
         #[command(flatten)]
         job: JobOptions,
+        /// The broker that the run will have; nothing is asked of it.
+        #[command(flatten)]
+        broker: BrokerOptions,
     },
     /// Show how far a run is, also from another machine
     #[command(after_help = "Example:\n  gleaner status s3://bucket/runs/biomedical")]
@@ -173,16 +182,38 @@ pub enum Command {
     },
     /// Query an output with SQL; without a query, a prompt
     #[command(
-        after_help = "Example:\n  gleaner sql out \"SELECT source, count(*) FROM chosen GROUP BY source\""
+        disable_version_flag = true,
+        after_help = "Example:\n  gleaner sql out \"SELECT source, count(*) FROM chosen GROUP BY source\"\n  \
+                      gleaner sql out --allow-paths \"SELECT * FROM 'labels/*.parquet' JOIN chosen \
+                      USING (doc_id)\"\n  \
+                      gleaner sql out --param least=0.5 'SELECT * FROM losses WHERE win_fraction > $least'\n  \
+                      gleaner sql out --attach before=out@3 'SELECT doc_id FROM chosen EXCEPT SELECT \
+                      doc_id FROM before.chosen'"
     )]
     Sql {
         /// Directory or URI of the output
         output: String,
         /// The query; every stage is a table by its name
         query: Option<String>,
+        /// Ask this version of the output [default: the newest]
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
         /// How rows are written [default: table, with --json json]
         #[arg(long, value_enum)]
         format: Option<Format>,
+        /// Let queries read files by their paths or URIs, FROM 'more/*.parquet', with what this
+        /// machine and the environment's credentials can read; otherwise only the output and the
+        /// inputs of its job are read
+        #[arg(long)]
+        allow_paths: bool,
+        /// A value for $NAME in queries; can be repeated. Numbers, true, false and null are what they
+        /// look like, everything else is text, and so is what stands in single quotes
+        #[arg(long = "param", value_name = "NAME=VALUE")]
+        parameters: Vec<ParameterArgument>,
+        /// Another output, or another version of this one, whose tables queries name NAME.table; can
+        /// be repeated
+        #[arg(long, value_name = "NAME=OUTPUT[@N]")]
+        attach: Vec<AttachArgument>,
     },
     /// Show where a document stands, stage by stage, with scores and reasons
     #[command(after_help = "Example:\n  gleaner explain out corpus/part-0.parquet#17")]
@@ -192,6 +223,38 @@ pub enum Command {
         /// Id of the document
         #[arg(value_name = "DOC_ID")]
         document: String,
+    },
+    /// Write what a version holds and how it came to be, with plots, as one HTML file
+    #[command(
+        disable_version_flag = true,
+        after_help = "Example:\n  gleaner report out\n  gleaner report out --version 3 --to \
+                      reports/three.html"
+    )]
+    Report {
+        /// Directory or URI of the output
+        output: String,
+        /// File or URI to write [default: report.html here; with --json none]
+        #[arg(long, value_name = "FILE")]
+        to: Option<String>,
+        /// Report of this version of the output [default: the newest]
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+        /// Documents shown of each tenth of the scores, with the beginning of their texts; 0 leaves
+        /// them out, for a report to give away
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        examples: u16,
+    },
+    /// Compare two versions of an output: files, rows, scores, and the documents that came and went
+    #[command(after_help = "Example:\n  gleaner diff out 1 2")]
+    Diff {
+        /// Directory or URI of the output
+        output: String,
+        /// Number of the version to compare
+        #[arg(value_name = "A")]
+        before: u64,
+        /// Number of the version to compare it with
+        #[arg(value_name = "B")]
+        after: u64,
     },
     /// Write a stage's table in a form that trainers read
     #[command(
@@ -205,9 +268,28 @@ pub enum Command {
         /// What to write
         #[arg(long, value_enum)]
         format: ExportFormat,
-        /// File or URI to write; the ending .gz or .zst compresses jsonl
+        /// File or URI to write; the ending .gz or .zst compresses jsonl. A folder for the formats
+        /// of trainers
         #[arg(long, value_name = "URI")]
         to: String,
+        /// Trainers' formats: shares of the splits, such as train=0.9,dev=0.05,test=0.05; queries
+        /// of one document stand together
+        #[arg(long, value_name = "SHARES", default_value = "train=1")]
+        split: Shares,
+        /// Trainers' formats: five folds in place of shares: of similar queries each, or with a part
+        /// of each kind of queries
+        #[arg(long, value_name = "KIND", value_enum, conflicts_with = "split")]
+        folds: Option<FoldKind>,
+        /// Trainers' formats: seed of the splits
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Trainers' formats: documents of this grade or more are positive [default: the highest]
+        #[arg(long, value_name = "GRADE")]
+        positive_grade: Option<i64>,
+        /// Trainers' formats: queries with fewer documents are left out [default: as many as most
+        /// have]
+        #[arg(long, value_name = "N")]
+        group_size: Option<usize>,
     },
     /// Recount rows and check every checksum against the manifest; exit code 1 on a difference
     #[command(after_help = "Example:\n  gleaner verify out")]

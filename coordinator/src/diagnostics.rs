@@ -28,6 +28,8 @@ pub enum Exit {
     Unreachable = 4,
     /// A guardrail stopped the publication.
     Guardrail = 5,
+    /// What the job may spend is spent: run it again with more.
+    BudgetSpent = 6,
     /// Interrupted; what is committed is kept.
     Interrupted = 130,
 }
@@ -48,6 +50,7 @@ impl Exit {
             3 => Self::Quarantined,
             4 => Self::Unreachable,
             5 => Self::Guardrail,
+            6 => Self::BudgetSpent,
             130 => Self::Interrupted,
             _ => Self::Internal,
         }

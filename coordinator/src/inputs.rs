@@ -37,8 +37,11 @@ pub struct InputSet {
 impl InputSet {
     /// The files, without what footers told.
     #[must_use]
-    pub fn sources(&self) -> Vec<SourceFile> {
-        self.files.iter().map(|file| file.file.clone()).collect()
+    pub fn sources(&self) -> Vec<Arc<SourceFile>> {
+        self.files
+            .iter()
+            .map(|file| Arc::clone(&file.file))
+            .collect()
     }
 
     /// Rows, if all files know theirs.
@@ -51,6 +54,12 @@ impl InputSet {
                 Some(row_groups.iter().map(|facts| facts.n_rows).sum::<u64>())
             })
             .sum()
+    }
+
+    /// Bytes of the columns that are read, uncompressed where footers told them.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.files.iter().map(InputFile::bytes).sum()
     }
 
     /// Bytes of the files.
@@ -151,7 +160,7 @@ pub async fn load(
             row_groups: footer
                 .ok()
                 .and_then(|footer| row_groups(&file, &footer, &needed)),
-            file,
+            file: Arc::new(file),
             n_rows: None,
             companions: Vec::new(),
         })

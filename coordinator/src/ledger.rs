@@ -6,7 +6,7 @@
 //! of an offer, made because a message seems lost or a worker slow, are not counted, since nothing
 //! is wrong with the task.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use gleaner_schemas::{Failure, FailureKind, TaskId};
@@ -35,11 +35,11 @@ enum State {
         n_copies: u32,
     },
     /// Smaller tasks are to take its place, for this failure.
-    Unsplit(Failure),
+    Unsplit(Box<Failure>),
     /// The store holds an attempt.
     Done,
     /// Given up.
-    Quarantined(Failure),
+    Quarantined(Box<Failure>),
 }
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ struct Entry {
     n_offers: u32,
     n_failures_seen: u32,
     n_memory_failures: u32,
-    last_failure: Option<Failure>,
+    last_failure: Option<Box<Failure>>,
 }
 
 impl Entry {
@@ -68,11 +68,12 @@ impl Entry {
 pub struct Ledger {
     options: LedgerOptions,
     entries: Vec<Entry>,
-    by_task: HashMap<TaskId, usize>,
+    /// Numbers of the tasks, sorted by id.
+    by_task: Vec<(TaskId, u32)>,
     n_open: usize,
     n_quarantined: usize,
     /// Tasks that were never offered, or whose pause is over, in the order of offering.
-    ready: VecDeque<usize>,
+    ready: VecDeque<u32>,
     /// Tasks that wait for their pause to end.
     pausing: BTreeSet<(Duration, usize)>,
     /// Offered tasks by the time of the offer that counts.
@@ -100,16 +101,16 @@ impl Ledger {
     /// those that are open at a time lie in few folders. Ids are unique (equal shards cannot be in
     /// one plan).
     #[must_use]
-    pub fn new(tasks: &[TaskId], options: LedgerOptions) -> Self {
-        let mut order: Vec<usize> = (0..tasks.len()).collect();
-        order.sort_by(|&a, &b| tasks[a].cmp(&tasks[b]));
+    pub fn new<'a>(tasks: impl IntoIterator<Item = &'a TaskId>, options: LedgerOptions) -> Self {
+        let mut by_task: Vec<(TaskId, u32)> = tasks.into_iter().cloned().zip(0..).collect();
+        by_task.sort_unstable();
         Self {
             options,
-            entries: tasks.iter().map(|_| Entry::new()).collect(),
-            by_task: tasks.iter().cloned().zip(0..).collect(),
-            n_open: tasks.len(),
+            entries: by_task.iter().map(|_| Entry::new()).collect(),
+            n_open: by_task.len(),
             n_quarantined: 0,
-            ready: order.into(),
+            ready: by_task.iter().map(|(_, idx)| *idx).collect(),
+            by_task,
             pausing: BTreeSet::new(),
             offered: BTreeSet::new(),
             unsplit: BTreeSet::new(),
@@ -122,8 +123,9 @@ impl Ledger {
     /// they were with workers.
     #[must_use]
     pub fn inherit(mut self, earlier: &Self) -> Self {
-        for (task, &idx) in &self.by_task {
-            let Some(&earlier_idx) = earlier.by_task.get(task) else {
+        for (task, idx) in &self.by_task {
+            let idx = *idx as usize;
+            let Some(earlier_idx) = earlier.number_of(task) else {
                 continue;
             };
             let entry = earlier.entries[earlier_idx].clone();
@@ -148,10 +150,15 @@ impl Ledger {
         }
         let entries = &self.entries;
         self.ready
-            .retain(|&idx| entries[idx].state == State::Waiting(Duration::ZERO));
+            .retain(|&idx| entries[idx as usize].state == State::Waiting(Duration::ZERO));
         self.seconds_of_done = earlier.seconds_of_done;
         self.n_done_here = earlier.n_done_here;
         self
+    }
+
+    fn number_of(&self, task: &TaskId) -> Option<usize> {
+        let found = self.by_task.binary_search_by(|(id, _)| id.cmp(task));
+        Some(self.by_task[found.ok()?].1 as usize)
     }
 
     /// Whether every task is done or quarantined.
@@ -196,7 +203,7 @@ impl Ledger {
     /// Whether the task belongs to the phase and has no outcome.
     #[must_use]
     pub fn is_open(&self, task: &TaskId) -> bool {
-        self.by_task.get(task).is_some_and(|&idx| {
+        self.number_of(task).is_some_and(|idx| {
             !matches!(self.entries[idx].state, State::Done | State::Quarantined(_))
         })
     }
@@ -204,7 +211,7 @@ impl Ledger {
     /// The store holds an attempt of the task. Returns the task's number if that is news. An
     /// attempt outweighs every failure.
     pub fn attempt_seen(&mut self, task: &TaskId, now: Duration) -> Option<usize> {
-        let idx = *self.by_task.get(task)?;
+        let idx = self.number_of(task)?;
         match self.entries[idx].state {
             State::Done => return None,
             State::Quarantined(_) => {
@@ -231,7 +238,7 @@ impl Ledger {
         failure: &Failure,
         now: Duration,
     ) {
-        let Some(&idx) = self.by_task.get(task) else {
+        let Some(idx) = self.number_of(task) else {
             return;
         };
         let entry = &mut self.entries[idx];
@@ -239,7 +246,7 @@ impl Ledger {
             return;
         }
         entry.n_failures_seen = n_failures;
-        entry.last_failure = Some(failure.clone());
+        entry.last_failure = Some(Box::new(failure.clone()));
         if !matches!(entry.state, State::Waiting(_) | State::Offered { .. }) {
             return;
         }
@@ -247,11 +254,13 @@ impl Ledger {
             FailureKind::Transient if entry.n_offers < self.options.offers_max => {
                 self.wait_again(idx, now);
             }
-            FailureKind::Transient => self.end(idx, State::Quarantined(failure.clone())),
-            FailureKind::Memory | FailureKind::Permanent => {
+            FailureKind::Transient => self.end(idx, State::Quarantined(Box::new(failure.clone()))),
+            // The run ends for these; the task is as it was.
+            FailureKind::Endpoint | FailureKind::Budget => {}
+            FailureKind::Memory | FailureKind::Permanent | FailureKind::Access => {
                 entry.n_memory_failures += u32::from(failure.kind == FailureKind::Memory);
                 self.leave(idx);
-                self.entries[idx].state = State::Unsplit(failure.clone());
+                self.entries[idx].state = State::Unsplit(Box::new(failure.clone()));
                 self.unsplit.insert(idx);
             }
         }
@@ -263,7 +272,7 @@ impl Ledger {
         self.unsplit
             .iter()
             .filter_map(|&idx| match &self.entries[idx].state {
-                State::Unsplit(failure) => Some((idx, failure)),
+                State::Unsplit(failure) => Some((idx, failure.as_ref())),
                 _ => None,
             })
     }
@@ -318,9 +327,12 @@ impl Ledger {
     }
 
     /// Numbers of the tasks to publish now, so that no more than `window` are offered at a time.
-    /// They count as offered at `now`; call [`Ledger::not_published`] if that fails.
-    pub fn offers(&mut self, now: Duration, window: usize) -> Vec<usize> {
-        self.check_overdue(now);
+    /// They count as offered at `now`; call [`Ledger::not_published`] if that fails. Offers from
+    /// long ago count as lost only `if_overdue`: where they cannot be waiting to be taken.
+    pub fn offers(&mut self, now: Duration, window: usize, if_overdue: bool) -> Vec<usize> {
+        if if_overdue {
+            self.check_overdue(now);
+        }
         let mut offers = Vec::new();
         while self.offered.len() < window {
             let Some(idx) = self.next_ready(now) else {
@@ -348,6 +360,7 @@ impl Ledger {
             return Some(idx);
         }
         while let Some(idx) = self.ready.pop_front() {
+            let idx = idx as usize;
             if self.entries[idx].state == State::Waiting(Duration::ZERO) {
                 return Some(idx);
             }
@@ -363,7 +376,7 @@ impl Ledger {
                 let entry = &mut self.entries[idx];
                 entry.n_offers -= 1;
                 entry.state = State::Waiting(Duration::ZERO);
-                self.ready.push_front(idx);
+                self.ready.push_front(idx as u32);
             }
         }
     }
@@ -378,14 +391,14 @@ impl Ledger {
                 continue;
             }
             let failure = entry.last_failure.clone().unwrap_or_else(|| {
-                Failure::new(
+                Box::new(Failure::new(
                     FailureKind::Transient,
                     format!(
                         "no worker finished the task, which was offered {} times; see the \
-                         workers' logs (out of memory? lost machines?)",
+                         workers' logs (out of memory? lost machines? of another version?)",
                         entry.n_offers
                     ),
-                )
+                ))
             });
             self.end(idx, State::Quarantined(failure));
         }
@@ -461,7 +474,7 @@ impl Ledger {
             .iter()
             .enumerate()
             .filter_map(|(idx, entry)| match &entry.state {
-                State::Quarantined(failure) => Some((idx, failure, entry.n_offers)),
+                State::Quarantined(failure) => Some((idx, failure.as_ref(), entry.n_offers)),
                 _ => None,
             })
     }

@@ -22,7 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gleaner_schemas::{AttemptId, PhaseManifest, RunId, TaskId};
+use gleaner_schemas::{AttemptId, RunId, TaskId};
 use gleaner_storage::{Output, OutputError, layout};
 
 use crate::driver::FinishedStage;
@@ -150,10 +150,7 @@ async fn named_objects(
     let mut named = BTreeSet::new();
     for stage in stages.keys() {
         for object in output.list(&layout::manifests(stage)).await? {
-            let manifest: Option<PhaseManifest> =
-                output.get_json(&object.path, "phase manifest").await?;
-            let attempts = manifest.into_iter().flat_map(|manifest| manifest.attempts);
-            named.extend(attempts.map(|attempt| attempt.path));
+            named.extend(output.named_by_manifest(&object.path).await?);
         }
     }
     for number in output.version_numbers().await? {

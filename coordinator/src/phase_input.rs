@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{
-    DocumentColumns, FileFormat, PhaseManifest, Reader, Shard, SourceFile, TableFile, columns,
+    DocumentColumns, FileFormat, PhaseManifest, Reader, Shard, Slice, SourceFile, TableFile,
+    columns,
 };
-use gleaner_storage::{Output, OutputError, encode, metadata};
+use gleaner_storage::{Output, OutputError, encode, layout, metadata};
 use gleaner_workers::stage::{DocumentSource, PhaseInput};
 
 use crate::driver::{FinishedStage, JobInputs};
@@ -25,6 +26,8 @@ pub struct Sources<'a> {
     pub stages: &'a BTreeMap<String, FinishedStage>,
     /// The stage itself, and its table phase once that is complete.
     pub own: (&'a str, Option<&'a PhaseManifest>),
+    /// Completed maps of the stage itself, by phase name.
+    pub maps: &'a BTreeMap<String, Arc<PhaseManifest>>,
     /// The output that holds the tables.
     pub output: &'a Output,
 }
@@ -65,6 +68,55 @@ impl Sources<'_> {
                     .collect();
                 Ok((reader, shards))
             }
+            PhaseInput::Inner {
+                phase,
+                columns,
+                in_one_task,
+            } => {
+                let manifest = self.maps.get(phase).ok_or_else(|| {
+                    RunError::Internal(format!("phase {phase} is read before it is complete"))
+                })?;
+                let reader = Reader::Table {
+                    columns: columns.clone(),
+                };
+                let shards = if *in_one_task {
+                    vec![self.all_of(manifest)]
+                } else {
+                    let files = manifest.attempts.iter().map(|it| self.object_of(it));
+                    files
+                        .flat_map(|file| planner::shards(vec![file], u64::MAX))
+                        .collect()
+                };
+                Ok((reader, shards))
+            }
+        }
+    }
+
+    /// An object of a map as a file to read.
+    fn object_of(&self, pinned: &gleaner_schemas::PinnedAttempt) -> InputFile {
+        InputFile {
+            file: Arc::new(self.own_file(&table_path(pinned))),
+            row_groups: None,
+            n_rows: Some(pinned.rows),
+            // Also where no document is looked up: a later phase may, and the table tells where its
+            // rows come from.
+            companions: pinned.inputs.clone(),
+        }
+    }
+
+    /// One shard of all objects of a map.
+    fn all_of(&self, manifest: &PhaseManifest) -> Shard {
+        let slices = manifest.attempts.iter().map(|pinned| Slice {
+            file: Arc::new(self.own_file(&table_path(pinned))),
+            row_groups: None,
+            first_row: 0,
+            n_rows: Some(pinned.rows),
+            bytes: pinned.bytes,
+            row_group_facts: Vec::new(),
+        });
+        Shard {
+            slices: slices.collect(),
+            companions: Vec::new(),
         }
     }
 
@@ -104,21 +156,11 @@ impl Sources<'_> {
         } else {
             self.stages
                 .get(stage)
-                .and_then(|finished| finished.table.as_ref())
+                .and_then(|finished| finished.table.as_deref())
         };
         if let Some(manifest) = manifest {
-            return Ok(manifest
-                .attempts
-                .iter()
-                .map(|pinned| InputFile {
-                    file: self.own_file(&table_path(pinned)),
-                    row_groups: None,
-                    n_rows: Some(pinned.rows),
-                    // Also where no document is looked up: a later phase may, and the table tells
-                    // where its rows come from.
-                    companions: pinned.inputs.clone(),
-                })
-                .collect());
+            let attempts = manifest.attempts.iter();
+            return Ok(attempts.map(|pinned| self.object_of(pinned)).collect());
         }
         let files = self
             .stages
@@ -128,7 +170,7 @@ impl Sources<'_> {
         Ok(files
             .iter()
             .map(|file| InputFile {
-                file: self.own_file(file),
+                file: Arc::new(self.own_file(file)),
                 row_groups: None,
                 n_rows: Some(file.rows),
                 companions: if with_documents {
@@ -160,7 +202,7 @@ impl Sources<'_> {
 
 fn table_path(pinned: &gleaner_schemas::PinnedAttempt) -> TableFile {
     TableFile {
-        path: pinned.path.clone(),
+        path: layout::pinned(pinned),
         rows: pinned.rows,
         bytes: pinned.bytes,
         checksum: pinned.attempt.content(),

@@ -7,6 +7,7 @@
 //! - A task that fails as a whole can be [`split`](fn@split) into smaller ones that cover the same rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gleaner_schemas::{Fingerprint, PhasePlan, RowGroupFacts, Shard, Slice, SourceFile, Task};
 use gleaner_workers::stage::Sample;
@@ -15,14 +16,14 @@ use gleaner_workers::stage::Sample;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputFile {
     /// The file.
-    pub file: SourceFile,
+    pub file: Arc<SourceFile>,
     /// Its row groups in order; absent for formats without them, and for files whose footer
     /// cannot be read (their task will tell why).
     pub row_groups: Option<Vec<RowGroupFacts>>,
     /// Its rows, where something else tells them.
     pub n_rows: Option<u64>,
     /// Further files that its rows point to.
-    pub companions: Vec<SourceFile>,
+    pub companions: Vec<Arc<SourceFile>>,
 }
 
 /// Groups of small files: at least this many, so that small corpora have parallel tasks and a
@@ -65,7 +66,7 @@ fn cut_file(file: &InputFile, task_bytes: u64) -> Vec<Shard> {
         match slices.last_mut() {
             Some(slice) if slice.bytes + row_group.bytes <= task_bytes => extend(slice, *row_group),
             _ => slices.push(Slice {
-                file: file.file.clone(),
+                file: Arc::clone(&file.file),
                 row_groups: Some((idx, idx + 1)),
                 first_row,
                 n_rows: Some(row_group.n_rows),
@@ -97,7 +98,7 @@ fn extend(slice: &mut Slice, row_group: RowGroupFacts) {
 fn whole_file(file: &InputFile) -> Shard {
     Shard {
         slices: vec![Slice {
-            file: file.file.clone(),
+            file: Arc::clone(&file.file),
             row_groups: None,
             first_row: 0,
             n_rows: file.n_rows(),
@@ -135,7 +136,9 @@ fn group_small_files(files: &[InputFile], task_bytes: u64) -> Vec<Shard> {
 }
 
 impl InputFile {
-    fn bytes(&self) -> u64 {
+    /// Uncompressed bytes of what is read, where a footer told them; else the file's size.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
         match &self.row_groups {
             Some(row_groups) => row_groups.iter().map(|row_group| row_group.bytes).sum(),
             None => self.file.bytes,
@@ -203,7 +206,7 @@ fn cut_picked(file: &InputFile, mut picked: Vec<usize>, task_bytes: u64) -> Vec<
         // Row groups are counted by 32 bits in the Parquet format.
         let idx_u32 = idx as u32;
         let slice = Slice {
-            file: file.file.clone(),
+            file: Arc::clone(&file.file),
             row_groups: Some((idx_u32, idx_u32 + 1)),
             first_row: row_groups[..idx].iter().map(|before| before.n_rows).sum(),
             n_rows: Some(row_group.n_rows),
@@ -231,7 +234,7 @@ fn cut_picked(file: &InputFile, mut picked: Vec<usize>, task_bytes: u64) -> Vec<
 fn hash_of<T: serde::Serialize>(value: &T) -> u64 {
     let fingerprint = Fingerprint::of("planner", value);
     // Sixteen hexadecimal digits always are a u64.
-    u64::from_str_radix(&fingerprint.as_str()[..16], 16).unwrap_or_default()
+    u64::from_str_radix(&fingerprint.to_string()[..16], 16).unwrap_or_default()
 }
 
 /// Gives shards their ids, and the plan its totals.

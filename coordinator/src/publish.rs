@@ -47,7 +47,7 @@ pub async fn publish(
             format: Version::FORMAT,
             number,
             job: job.job.file.name.clone(),
-            job_file: serde_json::to_value(&job.job.file).unwrap_or_default(),
+            job_file: serde_json::to_value(&job.written).unwrap_or_default(),
             run: run.clone(),
             published_at: rfc3339(now),
             gleaner_version: env!("CARGO_PKG_VERSION").to_owned(),

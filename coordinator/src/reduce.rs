@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use gleaner_schemas::{
     AttemptId, ContentHash, Failure, FailureKind, Fingerprint, Lanes, PhaseManifest, ReduceResult,
-    SideInput, TableFile,
+    SideInput, StoredFile, TableFile,
 };
 use gleaner_storage::table::{BlockingIo, TableReader};
 use gleaner_storage::{Output, TableEncoder, layout};
@@ -45,7 +45,7 @@ pub struct PlannedReduce {
     /// The reduce.
     pub phase: ReducePhase,
     /// Manifests of the maps that it reads, by phase name.
-    pub inputs: BTreeMap<String, PhaseManifest>,
+    pub inputs: BTreeMap<String, Arc<PhaseManifest>>,
     /// Its side inputs.
     pub side_inputs: Vec<SideInput>,
 }
@@ -114,6 +114,7 @@ impl Reducer<'_> {
             let file = self.write_table(&stage_name, table, &id, batches).await?;
             tables.insert(table.clone(), file);
         }
+        let files = self.write_files(&stage_name, &computed.files).await?;
         let result = ReduceResult {
             format: ReduceResult::FORMAT,
             stage: stage_name.clone(),
@@ -121,6 +122,7 @@ impl Reducer<'_> {
             id: id.clone(),
             facts: computed.facts,
             tables,
+            files,
         };
         let key = layout::reduce(&stage_name, &phase_name, &id);
         retrying(self.shutdown, || {
@@ -128,6 +130,32 @@ impl Reducer<'_> {
                 .create_json(&key, "result of a reduce", result.clone())
         })
         .await
+    }
+
+    /// Stores the files of a language model side by side. Their folder is named by what is in
+    /// them, so whoever stores them again stores the same bytes.
+    async fn write_files(
+        &self,
+        stage: &str,
+        files: &BTreeMap<String, Bytes>,
+    ) -> Result<BTreeMap<String, StoredFile>, RunError> {
+        let contents: BTreeMap<&String, ContentHash> = files
+            .iter()
+            .map(|(name, bytes)| (name, ContentHash::of(bytes)))
+            .collect();
+        let model = Fingerprint::of("model", &contents);
+        let mut stored = BTreeMap::new();
+        for (name, bytes) in files {
+            let path = layout::model_file(stage, &model, name);
+            retrying(self.shutdown, || self.output.put(&path, bytes.clone())).await?;
+            let file = StoredFile {
+                path,
+                bytes: bytes.len() as u64,
+                checksum: contents[name].clone(),
+            };
+            stored.insert(name.clone(), file);
+        }
+        Ok(stored)
     }
 
     async fn compute(
@@ -167,7 +195,11 @@ impl Reducer<'_> {
         }
         let rows = encoder.rows();
         let bytes = encoder.finish(&Lanes::default(), &json!({ "reduce": id, "table": table }))?;
-        let folder = layout::table_folder(&format!("{stage}_{table}"));
+        // The table without a name is the stage's own.
+        let folder = match table {
+            "" => layout::table_folder(stage),
+            table => layout::table_folder(&format!("{stage}_{table}")),
+        };
         let file = put_table(self.output, self.entropy, self.shutdown, &folder, id, bytes).await?;
         Ok(TableFile { rows, ..file })
     }
@@ -206,7 +238,7 @@ pub(crate) async fn put_table(
 struct StoredInputs {
     output: Output,
     io: BlockingIo,
-    manifests: BTreeMap<String, PhaseManifest>,
+    manifests: BTreeMap<String, Arc<PhaseManifest>>,
     side_inputs: Vec<SideInput>,
 }
 
@@ -223,7 +255,7 @@ impl ReduceInputs for StoredInputs {
             )
         })?;
         for attempt in &manifest.attempts {
-            let uri = self.output.uri_of(&attempt.path);
+            let uri = self.output.uri_of(&layout::pinned(attempt));
             let mut reader = TableReader::open(&self.io, &uri, None)?;
             while let Some(batch) = reader.next_batch()? {
                 each(batch)?;

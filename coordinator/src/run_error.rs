@@ -28,6 +28,9 @@ pub enum RunError {
     /// Something outside cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// What the job may spend is spent.
+    #[error("{0}")]
+    BudgetSpent(String),
     /// Somebody asked to stop.
     #[error("interrupted; what is committed is kept, run the job again to go on")]
     Interrupted,
@@ -64,6 +67,7 @@ impl RunError {
             Self::Job(_) | Self::Usage { .. } => 2,
             Self::Quarantined { .. } => 3,
             Self::Unreachable(_) => 4,
+            Self::BudgetSpent(_) => 6,
             Self::Interrupted => 130,
         }
     }
@@ -78,8 +82,11 @@ impl From<JobError> for RunError {
 impl From<Failure> for RunError {
     fn from(failure: Failure) -> Self {
         match failure.kind {
-            FailureKind::Transient => Self::Unreachable(failure.to_string()),
-            FailureKind::Permanent | FailureKind::Memory => Self::Usage {
+            FailureKind::Transient | FailureKind::Endpoint => {
+                Self::Unreachable(failure.to_string())
+            }
+            FailureKind::Budget => Self::BudgetSpent(failure.to_string()),
+            FailureKind::Permanent | FailureKind::Access | FailureKind::Memory => Self::Usage {
                 message: failure.to_string(),
                 help: None,
             },

@@ -158,6 +158,7 @@ async fn compute(
         phase: "query".to_owned(),
         id: id.clone(),
         facts: Value::Null,
+        files: BTreeMap::new(),
         tables: objects
             .into_iter()
             .enumerate()

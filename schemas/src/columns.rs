@@ -6,6 +6,10 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
 /// Id of a document.
 pub const DOC_ID: &str = "doc_id";
+/// Id of a sequence of tokens that was packed from documents.
+pub const SEQUENCE_ID: &str = "sequence_id";
+/// Documents that a sequence holds parts of.
+pub const SPANS: &str = "spans";
 /// Text of a document.
 pub const TEXT: &str = "text";
 /// Where the document comes from, as the corpus says.
@@ -16,6 +20,8 @@ pub const INPUT_FILE: &str = "input_file";
 pub const INPUT_ROW: &str = "input_row";
 /// Lane of a row: `ok`, `ineligible`, `rejected` or `failed`.
 pub const STATUS: &str = "status";
+/// Lane of the input row that a row was made from, where an input row gives several.
+pub const LANE: &str = "lane";
 /// Why a row is not `ok`.
 pub const REASON: &str = "reason";
 /// Number of tokens of a document.

@@ -14,6 +14,22 @@ pub enum FailureKind {
     Memory,
     /// Parameters, columns or contents: trying again cannot help.
     Permanent,
+    /// This process may not read what the task needs: credentials, permissions. Another may, so it
+    /// says nothing of the task.
+    Access,
+    /// A language-model server answers nobody: credentials, quota, a model that it does not have,
+    /// or it is down. No other task would fare better, so the run ends, to be resumed.
+    Endpoint,
+    /// What the job may spend is spent: the run ends, to be resumed with more.
+    Budget,
+}
+
+impl FailureKind {
+    /// Whether the run ends for it, whatever task it happened to.
+    #[must_use]
+    pub fn ends_run(self) -> bool {
+        matches!(self, Self::Endpoint | Self::Budget)
+    }
 }
 
 impl fmt::Display for FailureKind {
@@ -22,6 +38,9 @@ impl fmt::Display for FailureKind {
             Self::Transient => "transient",
             Self::Memory => "memory",
             Self::Permanent => "permanent",
+            Self::Access => "access",
+            Self::Endpoint => "endpoint",
+            Self::Budget => "budget",
         })
     }
 }

@@ -1,4 +1,7 @@
 //! Names of things, each with a type of its own, and the hash that they are derived from.
+//!
+//! They are the bytes, not the text that they are written as: a phase may have a million tasks, and each is named
+//! several times.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,24 +21,25 @@ pub struct IdentityError {
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $length:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name([u8; $length / 2]);
 
         impl $name {
             /// Number of hexadecimal digits of its text form.
             pub const LENGTH: usize = $length;
+        }
 
-            /// The text form: lower-case hexadecimal digits.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
+        /// As lower-case hexadecimal digits.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
 
-        impl fmt::Display for $name {
+        impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
 
@@ -43,16 +47,11 @@ macro_rules! identifier {
             type Err = IdentityError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let is_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-                if text.len() == $length && is_hex {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(IdentityError {
-                        kind: $kind,
-                        text: text.to_owned(),
-                        expected: concat!($length, " lower-case hexadecimal digits"),
-                    })
-                }
+                from_hex(text).map(Self).ok_or_else(|| IdentityError {
+                    kind: $kind,
+                    text: text.to_owned(),
+                    expected: concat!($length, " lower-case hexadecimal digits"),
+                })
             }
         }
 
@@ -66,7 +65,7 @@ macro_rules! identifier {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.to_string()
             }
         }
     };
@@ -103,7 +102,13 @@ impl ContentHash {
     /// Hashes the bytes of a whole object.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(hex(blake3::hash(bytes).as_bytes(), Self::LENGTH))
+        Self::of_hash(&blake3::hash(bytes))
+    }
+
+    /// The same, where the bytes were hashed piece by piece.
+    #[must_use]
+    pub fn of_hash(hash: &blake3::Hash) -> Self {
+        Self(first_bytes(hash))
     }
 }
 
@@ -111,13 +116,18 @@ impl AttemptId {
     /// The id of an attempt that wrote `content`; `nonce` is random.
     #[must_use]
     pub fn new(nonce: u32, content: &ContentHash) -> Self {
-        Self(format!("{nonce:08x}{content}"))
+        let mut bytes = [0; Self::LENGTH / 2];
+        bytes[..4].copy_from_slice(&nonce.to_be_bytes());
+        bytes[4..].copy_from_slice(&content.0);
+        Self(bytes)
     }
 
     /// The hash of the object's bytes that the attempt recorded in its name.
     #[must_use]
     pub fn content(&self) -> ContentHash {
-        ContentHash(self.0[8..].to_owned())
+        let mut bytes = [0; ContentHash::LENGTH / 2];
+        bytes.copy_from_slice(&self.0[4..]);
+        ContentHash(bytes)
     }
 }
 
@@ -125,7 +135,7 @@ impl RunId {
     /// The run id with the given random bits.
     #[must_use]
     pub fn new(random: u64) -> Self {
-        Self(format!("{random:016x}"))
+        Self(random.to_be_bytes())
     }
 }
 
@@ -138,15 +148,32 @@ impl Fingerprint {
     /// Never for the types of this crate: they are plain data with string keys.
     #[must_use]
     pub fn of<T: Serialize + ?Sized>(domain: &str, value: &T) -> Self {
-        let mut text = String::from(domain);
-        text.push('\n');
-        // Serialisation fails only for maps with keys that are not strings; the null that stands
-        // in for such a value would still be a stable hash.
-        write_canonical(
-            &serde_json::to_value(value).unwrap_or(Value::Null),
-            &mut text,
-        );
-        Self(hex(blake3::hash(text.as_bytes()).as_bytes(), Self::LENGTH))
+        let text = format!("{domain}\n{}", canonical(value));
+        Self(first_bytes(&blake3::hash(text.as_bytes())))
+    }
+
+    /// The same as [`Fingerprint::of`] a list of the items, which need not be in memory at once.
+    #[must_use]
+    pub fn of_list<T: Serialize>(domain: &str, items: impl Iterator<Item = T>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(domain.as_bytes()).update(b"\n");
+        hash_list(&mut hasher, items);
+        Self(first_bytes(&hasher.finalize()))
+    }
+
+    /// The same as [`Fingerprint::of`] the pair of a head and a list of the items.
+    #[must_use]
+    pub fn of_head_and_list<H: Serialize, T: Serialize>(
+        domain: &str,
+        head: &H,
+        items: impl Iterator<Item = T>,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(domain.as_bytes()).update(b"\n[");
+        hasher.update(canonical(head).as_bytes()).update(b",");
+        hash_list(&mut hasher, items);
+        hasher.update(b"]");
+        Self(first_bytes(&hasher.finalize()))
     }
 }
 
@@ -162,12 +189,50 @@ impl From<Fingerprint> for PlanId {
     }
 }
 
-fn hex(bytes: &[u8], n_digits: usize) -> String {
-    use fmt::Write as _;
-    let mut text = String::with_capacity(n_digits);
-    for byte in &bytes[..n_digits / 2] {
-        let _ = write!(text, "{byte:02x}");
+/// The first half of a hash: 128 bits.
+fn first_bytes(hash: &blake3::Hash) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_bytes()[..16]);
+    bytes
+}
+
+/// The bytes that `2 * N` lower-case hexadecimal digits are.
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
     }
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (value(pair[0])? << 4) | value(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn hash_list<T: Serialize>(hasher: &mut blake3::Hasher, items: impl Iterator<Item = T>) {
+    hasher.update(b"[");
+    for (idx, item) in items.enumerate() {
+        if idx > 0 {
+            hasher.update(b",");
+        }
+        hasher.update(canonical(&item).as_bytes());
+    }
+    hasher.update(b"]");
+}
+
+fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
+    let mut text = String::new();
+    // Serialisation fails only for maps with keys that are not strings; the null that stands in
+    // for such a value would still be a stable hash.
+    write_canonical(
+        &serde_json::to_value(value).unwrap_or(Value::Null),
+        &mut text,
+    );
     text
 }
 
@@ -218,11 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn lists_hash_the_same_item_by_item() {
+        for items in [vec![], vec!["a"], vec!["a", "b\"", "c"]] {
+            let pairs = || items.iter().map(|item| (item, 1));
+            let collected: Vec<_> = pairs().collect();
+            let whole = Fingerprint::of("x", &collected);
+            assert_eq!(Fingerprint::of_list("x", pairs()), whole);
+            let head = json!({"b": 1, "a": null});
+            let whole = Fingerprint::of("x", &(&head, collected));
+            assert_eq!(Fingerprint::of_head_and_list("x", &head, pairs()), whole);
+        }
+    }
+
+    #[test]
     fn an_attempt_id_carries_its_content_hash() {
         let content = ContentHash::of(b"rows");
         let attempt = AttemptId::new(7, &content);
         assert_eq!(attempt.content(), content);
-        assert_eq!(attempt.as_str().parse::<AttemptId>(), Ok(attempt));
+        let text = attempt.to_string();
+        assert_eq!(text.len(), AttemptId::LENGTH);
+        assert_eq!(text[8..], content.to_string());
+        assert_eq!(text.parse::<AttemptId>(), Ok(attempt));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 pub mod attempt_record;
 pub mod columns;
+pub mod endpoint_settings;
 pub mod failure;
 pub mod identity;
 pub mod job;
@@ -26,12 +27,13 @@ pub mod plan;
 pub mod units;
 
 pub use attempt_record::{AttemptOutcome, AttemptRecord};
+pub use endpoint_settings::EndpointSettings;
 pub use failure::{Failure, FailureKind, Place};
 pub use identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
 pub use lanes::Lanes;
 pub use manifest::{
-    PhaseManifest, PinnedAttempt, QuarantinedTask, ReduceResult, Reuse, TableFile, TableVersion,
-    Version, VersionStage,
+    PhaseManifest, PinnedAttempt, QuarantinedTask, ReduceResult, Reuse, StoredAttempt, StoredFile,
+    StoredPhaseManifest, TableFile, TableVersion, Version, VersionStage,
 };
 pub use plan::{
     DocumentColumns, FileFormat, PhasePlan, Reader, Resource, Route, RowGroupFacts, Shard,

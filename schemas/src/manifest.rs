@@ -1,6 +1,7 @@
 //! What has been done: pinned attempts, phase manifests, reduce results, published versions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,10 +11,31 @@ use crate::identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId
 use crate::lanes::Lanes;
 use crate::plan::SourceFile;
 
-/// The attempt that stands for a task.
+/// The attempt that stands for a task. There may be a million, so that its place is told by what
+/// is known of it anyway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedAttempt {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Folder of its object, relative to the output; shared with its neighbours.
+    pub folder: Arc<str>,
+    /// Rows in the object.
+    pub rows: u64,
+    /// Size of the object in bytes.
+    pub bytes: u64,
+    /// Where the task's input rows ended up, recounted from the object.
+    pub lanes: Lanes,
+    /// The corpus files whose rows the object holds results of. A stored manifest leaves them out
+    /// (they are a function of the task), and who reads it puts them in.
+    pub inputs: Vec<Arc<SourceFile>>,
+}
+
+/// A pinned attempt as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PinnedAttempt {
+pub struct StoredAttempt {
     /// The task.
     pub task: TaskId,
     /// The attempt.
@@ -26,8 +48,9 @@ pub struct PinnedAttempt {
     pub bytes: u64,
     /// Where the task's input rows ended up, recounted from the object.
     pub lanes: Lanes,
-    /// The corpus files whose rows the object holds results of.
-    pub inputs: Vec<SourceFile>,
+    /// What version 1 of the format said of the files that the rows come from.
+    #[serde(default, skip_serializing)]
+    pub inputs: Vec<Arc<SourceFile>>,
 }
 
 /// A task that was given up.
@@ -41,17 +64,14 @@ pub struct QuarantinedTask {
     /// Attempts made in the run that gave it up.
     pub attempts: u32,
     /// Files that it reads.
-    pub inputs: Vec<SourceFile>,
+    pub inputs: Vec<Arc<SourceFile>>,
     /// Rows that it would have read, where a footer told them.
     pub rows: Option<u64>,
 }
 
 /// The outcome of a map phase: one attempt per task, or its quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhaseManifest {
-    /// Version of this format: [`PhaseManifest::FORMAT`].
-    pub format: u32,
     /// Name of the stage.
     pub stage: String,
     /// Name of the phase.
@@ -67,20 +87,55 @@ pub struct PhaseManifest {
 }
 
 impl PhaseManifest {
-    /// The version of the format that this build writes and reads.
-    pub const FORMAT: u32 = 1;
-
     /// A hash of what the phase produced, apart from names and places. Later phases derive
     /// their identity from it.
     #[must_use]
     pub fn content(&self) -> Fingerprint {
-        let contents: Vec<_> = self
-            .attempts
-            .iter()
-            .map(|pinned| (&pinned.task, pinned.attempt.content()))
-            .collect();
-        Fingerprint::of("phase", &contents)
+        let contents = self.attempts.iter();
+        Fingerprint::of_list(
+            "phase",
+            contents.map(|pinned| (&pinned.task, pinned.attempt.content())),
+        )
     }
+
+    /// A hash of the outcome of a phase some of whose tasks were given up.
+    #[must_use]
+    pub fn partial_content(&self) -> Fingerprint {
+        Fingerprint::of("partial", &(self.content(), &self.quarantined, self.lanes))
+    }
+}
+
+/// A phase manifest as it is stored: with its attempts, or with the hashes of the objects in which
+/// [`StoredPhaseManifest::ATTEMPTS_PER_CHUNK`] attempts each lie, which are stored before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredPhaseManifest {
+    /// Version of this format: [`StoredPhaseManifest::FORMAT`].
+    pub format: u32,
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of the phase.
+    pub phase: String,
+    /// The plan that is complete.
+    pub plan: PlanId,
+    /// In the order of the plan's tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<StoredAttempt>,
+    /// Where there are many: chunks of attempts, in the order of the plan's tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<ContentHash>,
+    /// Tasks without an attempt.
+    pub quarantined: Vec<QuarantinedTask>,
+    /// Sum over all tasks.
+    pub lanes: Lanes,
+}
+
+impl StoredPhaseManifest {
+    /// The version of the format that this build writes. It reads version 1 too, which has no
+    /// chunks.
+    pub const FORMAT: u32 = 2;
+    /// Attempts in one chunk; a manifest of fewer has none.
+    pub const ATTEMPTS_PER_CHUNK: usize = 4096;
 }
 
 /// The outcome of a reduce: small facts, and tables written by the coordinator.
@@ -99,11 +154,26 @@ pub struct ReduceResult {
     pub facts: Value,
     /// Tables by name, one object each.
     pub tables: BTreeMap<String, TableFile>,
+    /// Files of a language model by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, StoredFile>,
 }
 
 impl ReduceResult {
     /// The version of the format that this build writes and reads.
     pub const FORMAT: u32 = 1;
+}
+
+/// An object that is no table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredFile {
+    /// Key relative to the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Hash of its bytes.
+    pub checksum: ContentHash,
 }
 
 /// One Parquet object of a table.
@@ -203,7 +273,7 @@ pub struct Version {
     /// Tables by name.
     pub tables: BTreeMap<String, TableVersion>,
     /// Corpus files that the version covers.
-    pub corpus: Vec<SourceFile>,
+    pub corpus: Vec<Arc<SourceFile>>,
 }
 
 impl Version {

@@ -47,7 +47,8 @@ pub const TASK_BYTES_OUT: &str = "gleaner_task_bytes_out_total";
 pub const SLOTS: &str = "gleaner_slots";
 /// Slots that have a task in hand.
 pub const SLOTS_BUSY: &str = "gleaner_slots_busy";
-/// Deliveries that were left to others. Label: `reason` (`kind`, `stopping`, `surroundings`).
+/// Deliveries that were left to others. Label: `reason` (`kind`, `version`, `stopping`,
+/// `surroundings`).
 pub const PASSED_ON: &str = "gleaner_deliveries_passed_on_total";
 /// Coordinator: tasks that wait on the queue. Labels: `resource`, `priority`.
 pub const QUEUE_WAITING: &str = "gleaner_queue_waiting";

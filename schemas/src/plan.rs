@@ -1,5 +1,7 @@
 //! What is to be done: source files, slices, shards, tasks, the plan of a phase, the message.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -75,8 +77,8 @@ pub struct RowGroupFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slice {
-    /// The file.
-    pub file: SourceFile,
+    /// The file; shared by its slices and by what is told of their tasks.
+    pub file: Arc<SourceFile>,
     /// First row group and the one after the last; absent for the whole file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_groups: Option<(u32, u32)>,
@@ -103,7 +105,7 @@ pub struct Shard {
     /// Further files that rows of the slices point to (`input_file`), for stages that look
     /// documents up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub companions: Vec<SourceFile>,
+    pub companions: Vec<Arc<SourceFile>>,
 }
 
 impl Shard {
@@ -206,6 +208,9 @@ pub struct PhasePlan {
     pub memory_bytes: u64,
     /// Longest time that one attempt may take, in milliseconds.
     pub task_timeout_ms: u64,
+    /// Whether a task must see its whole shard: it is given up rather than split.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_whole: bool,
 }
 
 impl PhasePlan {
@@ -250,8 +255,7 @@ impl PhasePlan {
     /// stored plan with this id is this plan.
     #[must_use]
     pub fn plan_id<'a>(&self, tasks: impl Iterator<Item = &'a TaskId>) -> PlanId {
-        let tasks: Vec<_> = tasks.collect();
-        Fingerprint::of("plan", &(self, tasks)).into()
+        Fingerprint::of_head_and_list("plan", self, tasks).into()
     }
 }
 
@@ -372,9 +376,27 @@ pub struct TaskMessage {
     pub task: TaskId,
     /// Where it is offered.
     pub route: Route,
+    /// How often workers left it to others since its coordinator offered it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_passed_on: u32,
+    /// Why a worker leaves the task to others, in the copy of the message that tells so; nothing in
+    /// an offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Failure>,
 }
 
 impl TaskMessage {
     /// The version of the format that this build writes and reads.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 4;
+    /// Beyond this many times a message is no longer passed on: whoever published it is likely to
+    /// be gone. A coordinator that is not offers the task again.
+    pub const PASSED_ON_MAX: u32 = 1000;
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

@@ -68,6 +68,33 @@ impl<'a> Cluster<'a> {
         assert!(earlier.is_none(), "worker {number} runs already");
     }
 
+    /// Starts a worker that may have no more data than so many bytes: the system refuses it more,
+    /// which ends it.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn start_worker_within(&mut self, number: usize, data_bytes: u64) {
+        let mut command = self.command(Path::new("prlimit"), &format!("worker-{number}.log"));
+        command.arg(format!("--data={data_bytes}"));
+        command.arg(worker_program()).args(["--slots", "1"]);
+        let earlier = self.workers.insert(number, command.spawn().unwrap());
+        assert!(earlier.is_none(), "worker {number} runs already");
+    }
+
+    /// How a worker ended, if it has.
+    pub fn ended_worker(&mut self, number: usize) -> Option<ExitStatus> {
+        let status = self.workers.get_mut(&number)?.try_wait().unwrap()?;
+        self.workers.remove(&number);
+        Some(status)
+    }
+
+    /// The process id of a worker that runs.
+    #[must_use]
+    pub fn worker_id(&self, number: usize) -> Option<u32> {
+        self.workers.get(&number).map(Child::id)
+    }
+
     /// Starts a coordinator; its log is `coordinator.log`.
     ///
     /// # Panics

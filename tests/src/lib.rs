@@ -8,6 +8,8 @@ pub mod chaos;
 pub mod cluster;
 pub mod corpus;
 pub mod golden;
+pub mod job;
+pub mod memory;
 pub mod plain_job;
 pub mod program;
 pub mod scale;

@@ -44,6 +44,8 @@ const STAGE: &str = "stage";
 const ROOT: &str = "out";
 /// Objects of one page of a listing, as S3 gives them.
 const PAGE: u64 = 1000;
+/// No text of a plan is longer.
+const TEXT_BYTES_MAX: usize = 200;
 
 /// What a phase took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +54,7 @@ pub struct Cost {
     pub seconds: f64,
     /// Seconds of a processor, of the whole process.
     pub processor_seconds: f64,
-    /// Most memory that the process had, less what it had before.
+    /// Most memory that the process had, less what it had before and what the made-up store keeps.
     pub memory_bytes: u64,
     /// Requests that list.
     pub n_lists: u64,
@@ -81,6 +83,8 @@ async fn run(n_tasks: u64, n_workers: u64) -> Cost {
     let before = memory("VmRSS");
     let processor = processor_seconds();
     let (plan, tasks) = plan(n_tasks);
+    let plan_bytes = memory("VmRSS").saturating_sub(before);
+    println!("the plan takes {} bytes per task", plan_bytes / n_tasks);
     let store = Arc::new(DoneStore::new(&plan, &tasks).await);
     let stores = Stores::from_env().with("scale://store", Arc::clone(&store) as _);
     let output = Output::open(&stores, &format!("scale://store/{ROOT}")).unwrap();
@@ -96,6 +100,7 @@ async fn run(n_tasks: u64, n_workers: u64) -> Cost {
     let started = tokio::time::Instant::now();
     let real = Instant::now();
     let dispatcher = Dispatcher {
+        stores: &stores,
         output: &output,
         queue: &queue,
         task_ended: &Arc::new(Notify::new()),
@@ -124,7 +129,7 @@ async fn run(n_tasks: u64, n_workers: u64) -> Cost {
     Cost {
         seconds: started.elapsed().as_secs_f64(),
         processor_seconds: processor_seconds() - processor,
-        memory_bytes: memory("VmHWM").saturating_sub(before),
+        memory_bytes: memory("VmHWM").saturating_sub(before + store.memory_bytes()),
         n_lists: store.n_lists.load(Ordering::Relaxed),
         n_reads: store.n_reads.load(Ordering::Relaxed),
         n_writes: store.n_writes.load(Ordering::Relaxed),
@@ -144,18 +149,21 @@ async fn work(worker: u64, queue: Arc<dyn TaskQueue>, store: Arc<DoneStore>) {
 
 fn plan(n_tasks: u64) -> (PhasePlan, Vec<Task>) {
     let shards = (0..n_tasks).map(|number| {
-        let name = format!("corpus/year=2026/month=11/part-{number:07}.parquet");
+        let name = exact(format_args!(
+            "corpus/year=2026/month=11/part-{number:07}.parquet"
+        ));
+        let etag = exact(format_args!("\"{number:032x}\""));
         let file = SourceFile {
-            uri: format!("s3://bucket/{name}"),
+            uri: exact(format_args!("s3://bucket/{name}")),
             format: FileFormat::Parquet,
             bytes: 1 << 27,
-            identity: format!("s3://bucket/{name}:134217728:\"{number:032x}\""),
-            etag: Some(format!("\"{number:032x}\"")),
+            identity: exact(format_args!("s3://bucket/{name}:134217728:{etag}")),
+            etag: Some(etag),
             name,
         };
         Shard {
             slices: vec![Slice {
-                file,
+                file: Arc::new(file),
                 row_groups: Some((0, 1)),
                 first_row: 0,
                 n_rows: Some(1),
@@ -183,9 +191,17 @@ fn plan(n_tasks: u64) -> (PhasePlan, Vec<Task>) {
         bytes: 0,
         memory_bytes: 1 << 30,
         task_timeout_ms: 15 * 60 * 1000,
+        is_whole: false,
     };
     let tasks = planner::tasks(&mut plan, shards);
     (plan, tasks)
+}
+
+/// Without room for more, and without holes around it, as texts of listings are.
+fn exact(text: fmt::Arguments<'_>) -> String {
+    let mut room = String::with_capacity(TEXT_BYTES_MAX);
+    fmt::Write::write_fmt(&mut room, text).unwrap();
+    room.as_str().into()
 }
 
 fn memory(field: &str) -> u64 {
@@ -228,6 +244,10 @@ impl TaskQueue for RemoteQueue {
             n_slots: Some(self.n_slots),
             ..state
         })
+    }
+
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError> {
+        self.queue.report(refused).await
     }
 
     async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
@@ -273,11 +293,12 @@ impl DoneStore {
         assert!(plan.n_tasks > layout::TASKS_PER_FOLDER_MAX);
         let mut sorted: Vec<Vec<([u8; 16], AtomicU64)>> = (0..256).map(|_| Vec::new()).collect();
         for task in tasks {
-            let id = digits(task.id.as_str());
+            let id = digits(&task.id.to_string());
             sorted[usize::from(id[0])].push((id, AtomicU64::new(0)));
         }
         for folder in &mut sorted {
             folder.sort_by_key(|(id, _)| *id);
+            folder.shrink_to_fit();
         }
         let bytes = simulation::object(&tasks[0]);
         let object = InMemory::new();
@@ -299,8 +320,16 @@ impl DoneStore {
         }
     }
 
+    fn memory_bytes(&self) -> u64 {
+        let tasks = self
+            .tasks
+            .iter()
+            .map(|folder| size_of_val(folder.as_slice()));
+        tasks.sum::<usize>() as u64
+    }
+
     fn done(&self, task: &TaskMessage) {
-        let id = digits(task.task.as_str());
+        let id = digits(&task.task.to_string());
         let folder = &self.tasks[usize::from(id[0])];
         let idx = folder.binary_search_by_key(&id, |(id, _)| *id).unwrap();
         folder[idx].1.store(1, Ordering::Relaxed);

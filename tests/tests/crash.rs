@@ -50,7 +50,7 @@ fn contents(workspace: &Workspace, output: &str) -> BTreeMap<(String, String), V
     for table in TABLES {
         for (name, hash) in workspace.contents(&format!("{output}/{table}")) {
             let (task, attempt) = layout::parse_attempt(&name).expect(&name);
-            assert_eq!(attempt.content().as_str(), &hash[..32], "{name}");
+            assert_eq!(attempt.content().to_string(), hash[..32], "{name}");
             contents
                 .entry((table.to_owned(), task.to_string()))
                 .or_default()

@@ -184,29 +184,11 @@ fn write_row_group(workspace: &Workspace, name: &str, n: u32, text_bytes: u32) {
     write_columns(&workspace.path().join(name), &batch.unwrap(), n as usize);
 }
 
-/// The most memory that a run ever had, in bytes.
+/// The most memory that a run with one worker ever had, in bytes.
 #[cfg(target_os = "linux")]
 fn peak_memory(workspace: &Workspace, arguments: &[&str]) -> u64 {
     let arguments = [&["run", "job.yaml", "--workers", "1"], arguments].concat();
-    let mut child = gleaner_tests::program::start(workspace.path(), &arguments);
-    let mut peak = 0;
-    let ended = loop {
-        if let Some(ended) = child.try_wait().unwrap() {
-            break ended;
-        }
-        // Gone when the process has ended.
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
-        let kib = status.ok().and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmHWM:"))?;
-            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-        });
-        peak = peak.max(kib.unwrap_or(0) << 10);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    };
-    assert!(ended.success());
-    peak
+    gleaner_tests::memory::peak(workspace.path(), &arguments)
 }
 
 #[cfg(target_os = "linux")]

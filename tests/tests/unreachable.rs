@@ -108,7 +108,8 @@ async fn run(folder: &Path, name: &str, contents: &[u8], n_reads: i64) -> (Optio
     };
     let (checked, base_dir) = prepare::read_job(&arguments).unwrap();
     let output = Output::open(&stores, &checked.output).unwrap();
-    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir).await;
+    let workers = prepare::expected_workers(false, None);
+    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir, workers).await;
     let _ = inputs.unwrap();
     let n_before = i64::MAX - store.reads_left.swap(n_reads, Ordering::SeqCst);
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
@@ -123,7 +124,7 @@ async fn run(folder: &Path, name: &str, contents: &[u8], n_reads: i64) -> (Optio
         progress: Arc::new(Silent),
         shutdown: Shutdown::new(),
     };
-    let ended = coordinate(&checked, &base_dir, &environment, &io).await;
+    let ended = coordinate(&checked, &base_dir, &environment, &io, workers).await;
     (ended.err(), n_before)
 }
 

@@ -8,12 +8,14 @@ use gleaner_tests::program::{Workspace, files, gleaner, repository, text};
 use gleaner_tests::small;
 use serde_json::{Value, json};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "run",
     "plan",
     "validate",
     "status",
     "sql",
+    "report",
+    "diff",
     "explain",
     "export",
     "verify",

@@ -40,13 +40,15 @@ use gleaner_schemas::{
     ContentHash, DocumentColumns, FileFormat, Fingerprint, Lanes, PhasePlan, Reader, Shard,
     SideInput, Slice, SourceFile, Task,
 };
-use gleaner_storage::TableEncoder;
 use gleaner_storage::documents::{BatchLimits, DocumentReader, PredicateCompiler, RowPredicate};
 use gleaner_storage::stores::Stores;
 use gleaner_storage::table::BlockingIo;
+use gleaner_storage::{Output, TableEncoder};
 use gleaner_workers::attempt::TaskExecutor as _;
+use gleaner_workers::endpoint::access::Exchanges;
 use gleaner_workers::execute::StageExecutor;
 use gleaner_workers::importance_weights::{Features, HashName};
+use gleaner_workers::plan_cache::PlannedTask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -58,6 +60,8 @@ use tokio_util::sync::CancellationToken;
 const ROWS_PER_GROUP: usize = 4 * 1024;
 const MEMORY_BYTES: u64 = 2 << 30;
 const MIB: f64 = 1e6;
+/// Longer than any run.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 
 fn main() {
     // Test runners ask every bench for its list.
@@ -220,10 +224,18 @@ struct Bench {
 
 impl Bench {
     fn new(folder: &Path, corpus: Corpus) -> Self {
-        let runtime = Runtime::new().unwrap();
+        // The clock adds up threads that live: one that ended would take its time out of the sum.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_keep_alive(THREAD_KEEP_ALIVE)
+            .build()
+            .unwrap();
         let io = BlockingIo::new(Stores::from_env(), runtime.handle().clone());
+        let entropy = Arc::new(gleaner_workers::entropy::SystemEntropy);
+        let clock = Arc::new(gleaner_workers::endpoint::clock::SystemClock);
+        let exchanges = Exchanges::new("bench".to_owned(), entropy, clock);
         Self {
-            executor: StageExecutor::new(io.clone(), Arc::new(NoPredicates)),
+            executor: StageExecutor::new(io.clone(), Arc::new(NoPredicates), exchanges),
             model: write_model(&folder.join("model.parquet")),
             runtime,
             io,
@@ -299,18 +311,22 @@ impl Bench {
             bytes: self.corpus.text_bytes,
             memory_bytes: MEMORY_BYTES,
             task_timeout_ms: 600_000,
+            is_whole: false,
         };
         let task = Task {
             id: plan.task_id(&shard),
             shard,
         };
-        let (plan, task) = (Arc::new(plan), Arc::new(task));
-        let executed = self
-            .executor
-            .execute(&plan, &task, CancellationToken::new());
+        // Nothing is written: the output is only where a state would be kept.
+        let planned = PlannedTask {
+            output: Output::open(&Stores::from_env(), "file:///nowhere").unwrap(),
+            plan: Arc::new(plan),
+            task: Arc::new(task),
+        };
+        let executed = self.executor.execute(&planned, CancellationToken::new());
         let object = self.runtime.block_on(executed).unwrap();
         // A worker names the object by its hash.
-        assert!(!ContentHash::of(&object).as_str().is_empty());
+        assert!(!ContentHash::of(&object).to_string().is_empty());
     }
 }
 
@@ -399,7 +415,7 @@ impl Corpus {
         let uri = format!("file://{}", self.path.display());
         let file = SourceFile {
             name: "corpus/corpus.parquet".to_owned(),
-            identity: Fingerprint::of("bench", &bytes).as_str().to_owned(),
+            identity: Fingerprint::of("bench", &bytes).to_string(),
             uri,
             format: FileFormat::Parquet,
             bytes,
@@ -407,7 +423,7 @@ impl Corpus {
         };
         Shard {
             slices: vec![Slice {
-                file,
+                file: Arc::new(file),
                 row_groups: None,
                 first_row: 0,
                 n_rows: None,

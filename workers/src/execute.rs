@@ -5,23 +5,28 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use gleaner_schemas::{Failure, FailureKind, PhasePlan, Reader, Slice, SourceFile, Task, metric};
-use gleaner_storage::TableEncoder;
+use gleaner_schemas::{
+    Failure, FailureKind, PhasePlan, Reader, Slice, SourceFile, Task, TaskId, metric,
+};
 use gleaner_storage::documents::{BatchLimits, DocumentReader, PredicateCompiler};
 use gleaner_storage::lookup::CorpusLookup;
 use gleaner_storage::table::{BlockingIo, TableReader};
+use gleaner_storage::{LocalCopies, Output, TableEncoder, checkpoints};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::TaskExecutor;
+use crate::endpoint::access::{Endpoints, Exchanges};
 use crate::hung_threads::HungThreads;
+use crate::plan_cache::PlannedTask;
 use crate::registry;
 use crate::side_inputs::{SideInputCache, TaskSideInputs};
-use crate::stage::{DocumentLookup, MapContext};
+use crate::stage::{Checkpoints, DocumentLookup, MapContext, StageKind};
 
 /// Runs the stages of the registry.
 #[derive(Debug)]
@@ -35,17 +40,26 @@ struct Shared {
     io: BlockingIo,
     predicates: Arc<dyn PredicateCompiler>,
     side_inputs: SideInputCache,
+    copies: LocalCopies,
+    exchanges: Exchanges,
 }
 
 impl StageExecutor {
-    /// An executor that reads through `io`. `predicates` compiles the `where` of job files.
+    /// An executor that reads through `io`. `predicates` compiles the `where` of job files,
+    /// `exchanges` ask language-model servers.
     #[must_use]
-    pub fn new(io: BlockingIo, predicates: Arc<dyn PredicateCompiler>) -> Self {
+    pub fn new(
+        io: BlockingIo,
+        predicates: Arc<dyn PredicateCompiler>,
+        exchanges: Exchanges,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 io,
                 predicates,
                 side_inputs: SideInputCache::default(),
+                copies: LocalCopies::from_env(),
+                exchanges,
             }),
             hung: HungThreads::default(),
         }
@@ -56,18 +70,17 @@ impl StageExecutor {
 impl TaskExecutor for StageExecutor {
     async fn execute(
         &self,
-        plan: &Arc<PhasePlan>,
-        task: &Arc<Task>,
+        planned: &PlannedTask,
         cancel: CancellationToken,
     ) -> Result<Bytes, Failure> {
-        let (shared, plan, task) = (Arc::clone(&self.shared), Arc::clone(plan), Arc::clone(task));
+        let (shared, planned) = (Arc::clone(&self.shared), planned.clone());
         let span = tracing::Span::current();
         let (_waiting, running) = self.hung.watch();
         let thread = tokio::task::spawn_blocking(move || {
             let _running = running;
             let _entered = span.entered();
             // A panic is a bug of ours, and one document must not take the worker down with it.
-            std::panic::catch_unwind(AssertUnwindSafe(|| shared.run(&plan, &task, &cancel)))
+            std::panic::catch_unwind(AssertUnwindSafe(|| shared.run(&planned, &cancel)))
                 .unwrap_or_else(|panic| {
                     Err(Failure::new(
                         FailureKind::Permanent,
@@ -87,9 +100,44 @@ impl TaskExecutor for StageExecutor {
         }
     }
 
+    fn refuses(&self, plan: &PhasePlan) -> Option<Failure> {
+        known_kind(plan).err()
+    }
+
     fn n_hung(&self) -> usize {
         self.hung.count()
     }
+
+    async fn finish(&self, limit: Duration) {
+        self.shared.exchanges.finish(limit).await;
+    }
+}
+
+/// The kind of the plan's stage, if this build computes what whoever planned means by it.
+fn known_kind(plan: &PhasePlan) -> Result<&'static dyn StageKind, Failure> {
+    let Some(kind) = registry::kind(&plan.kind) else {
+        return Err(Failure::new(
+            FailureKind::Permanent,
+            format!(
+                "this worker does not know stages of kind {}; run workers and coordinator of the \
+                 same version",
+                plan.kind
+            ),
+        ));
+    };
+    if kind.code_version() != plan.code_version {
+        return Err(Failure::new(
+            FailureKind::Permanent,
+            format!(
+                "this worker has version {} of {}, the coordinator has version {}; run workers and \
+                 coordinator of the same version",
+                kind.code_version(),
+                plan.kind,
+                plan.code_version
+            ),
+        ));
+    }
+    Ok(kind)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -101,30 +149,9 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 impl Shared {
-    fn run(
-        &self,
-        plan: &PhasePlan,
-        task: &Task,
-        cancel: &CancellationToken,
-    ) -> Result<Bytes, Failure> {
-        let kind = registry::kind(&plan.kind).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Permanent,
-                format!("this worker does not know stages of kind {}", plan.kind),
-            )
-        })?;
-        if kind.code_version() != plan.code_version {
-            return Err(Failure::new(
-                FailureKind::Permanent,
-                format!(
-                    "this worker has version {} of {}, the coordinator has version {}; run \
-                     workers and coordinator of the same version",
-                    kind.code_version(),
-                    plan.kind,
-                    plan.code_version
-                ),
-            ));
-        }
+    fn run(&self, planned: &PlannedTask, cancel: &CancellationToken) -> Result<Bytes, Failure> {
+        let PlannedTask { output, plan, task } = planned;
+        let kind = known_kind(plan)?;
         // Whatever is read for the task ends when the task is cancelled.
         let io = self.io.until(cancel.clone());
         let limits = BatchLimits::for_memory(plan.memory_bytes);
@@ -139,20 +166,41 @@ impl Shared {
             side_inputs: &TaskSideInputs {
                 io: &io,
                 cache: &self.side_inputs,
+                copies: &self.copies,
                 side_inputs: &plan.side_inputs,
+                memory_bytes: plan.memory_bytes,
             },
             documents: lookup,
+            endpoints: Endpoints {
+                exchanges: &self.exchanges,
+                output,
+                handle: self.io.handle(),
+            },
             memory_bytes: plan.memory_bytes,
+            cancel: cancel.clone(),
+            checkpoints: Arc::new(StoredCheckpoints {
+                // Who is cancelled keeps how far it is.
+                io: self.io.clone(),
+                output: output.clone(),
+                task: task.id.clone(),
+            }),
         })?;
-        // Half of the slot's memory is for the output, the rest for input and stage.
-        let mut encoder = TableEncoder::new(stage.output(), plan.memory_bytes / 2)?;
+        // Half of what the stage leaves of the slot's memory is for the output, the rest for input.
+        let left_bytes = plan.memory_bytes.saturating_sub(stage.memory_bytes());
+        let mut encoder = TableEncoder::new(stage.output(), left_bytes / 2)?;
         let mut excluded = 0;
         for slice in &task.shard.slices {
             let mut batches = self.open_slice(&io, plan, slice)?;
+            let mut part = None;
             while let Some(batch) = batches.next_batch()? {
                 stop_if(cancel)?;
+                let of_batch = batches.row_group();
+                if part.replace(of_batch).is_some_and(|part| part != of_batch) {
+                    stage.part_ended(&mut |rows| encoder.write(&rows))?;
+                }
                 stage.process(&batch, &mut |rows| encoder.write(&rows))?;
             }
+            stage.part_ended(&mut |rows| encoder.write(&rows))?;
             excluded += batches.rows_excluded();
         }
         stage.finish(&mut |rows| {
@@ -206,6 +254,14 @@ impl Batches {
         }
     }
 
+    /// The row group that the last batch is of, where files have them.
+    fn row_group(&self) -> Option<u32> {
+        match self {
+            Self::Documents(reader) => reader.row_group(),
+            Self::Table(_) => None,
+        }
+    }
+
     fn rows_excluded(&self) -> u64 {
         match self {
             Self::Documents(reader) => reader.rows_excluded(),
@@ -232,6 +288,23 @@ impl DocumentLookup for Lookup {
             stop_if(&self.cancel)?;
             each(batch)
         })
+    }
+}
+
+#[derive(Debug)]
+struct StoredCheckpoints {
+    io: BlockingIo,
+    output: Output,
+    task: TaskId,
+}
+
+impl Checkpoints for StoredCheckpoints {
+    fn latest(&self) -> Result<Option<Bytes>, Failure> {
+        checkpoints::read(&self.io, &self.output, &self.task)
+    }
+
+    fn keep(&self, state: Bytes) -> Result<(), Failure> {
+        checkpoints::write(&self.io, &self.output, &self.task, state)
     }
 }
 

@@ -17,6 +17,9 @@ pub struct WorkerOptions {
     /// How long the queue lets a worker hold a task before it takes it away; `None` if it does
     /// not. Tasks that may take longer than half of it are refused.
     pub consumer_timeout: Option<Duration>,
+    /// Whether the worker may read exactly what the coordinator may, since they are one process.
+    /// Then a task whose input is denied is given up; otherwise it is left to other workers.
+    pub is_beside_coordinator: bool,
     /// Where attempts are recorded.
     pub attempts: Option<Arc<AttemptLog>>,
 }

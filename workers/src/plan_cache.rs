@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gleaner_schemas::{Failure, FailureKind, PhasePlan, PlanId, Task, TaskMessage};
 use gleaner_storage::{Output, Stores, layout};
+use serde_json::Value;
 
 use crate::unsettled::{Blame, Unsettled};
 
@@ -91,19 +92,11 @@ impl PlanCache {
     async fn load(&self, message: &TaskMessage, chunk_idx: u64) -> Result<Arc<Chunk>, Unsettled> {
         let output = Output::open(&self.stores, &message.output)?;
         let plan_key = layout::plan(&message.stage, &message.phase, &message.plan);
-        let plan: PhasePlan = output
+        let plan: Value = output
             .get_json(&plan_key, "plan")
             .await?
             .ok_or_else(|| missing(&output, &plan_key))?;
-        if plan.format != PhasePlan::FORMAT {
-            return Err(of_message(format!(
-                "{} has plan format {}, this worker reads format {}; run workers and \
-                     coordinator of the same version",
-                output.uri_of(&plan_key),
-                plan.format,
-                PhasePlan::FORMAT
-            )));
-        }
+        let plan = parse_plan(plan, &output, &plan_key)?;
         let chunk_key =
             layout::plan_chunk(&message.stage, &message.phase, &message.plan, chunk_idx);
         let tasks: Vec<Arc<Task>> = output
@@ -124,6 +117,27 @@ impl PlanCache {
         }
         Ok(chunk)
     }
+}
+
+/// The format is looked at first: a plan of another one need not have the same fields.
+fn parse_plan(plan: Value, output: &Output, key: &str) -> Result<PhasePlan, Unsettled> {
+    let format = plan.get("format").and_then(Value::as_u64);
+    if let Some(format) = format
+        && format != u64::from(PhasePlan::FORMAT)
+    {
+        let message = format!(
+            "{} has plan format {format}, this worker reads format {}; run workers and coordinator \
+             of the same version",
+            output.uri_of(key),
+            PhasePlan::FORMAT
+        );
+        return Err(Unsettled {
+            failure: Failure::new(FailureKind::Permanent, message),
+            blame: Blame::Worker,
+        });
+    }
+    serde_json::from_value(plan)
+        .map_err(|error| of_message(format!("{} is not a plan: {error}", output.uri_of(key))))
 }
 
 fn missing(output: &Output, key: &str) -> Unsettled {

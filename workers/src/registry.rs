@@ -2,13 +2,25 @@
 
 use gleaner_schemas::job::{Job, JobError, nearest};
 
+use crate::graded_documents::GradedDocumentsKind;
 use crate::importance_weights::ImportanceWeightsKind;
+use crate::loss_reduction::LossReductionKind;
 use crate::query::QueryKind;
 use crate::select::SelectKind;
 use crate::stage::StageKind;
+use crate::synthetic_queries::SyntheticQueriesKind;
+use crate::train_language_model::TrainLanguageModelKind;
 
 /// All kinds.
-pub const KINDS: &[&'static dyn StageKind] = &[&ImportanceWeightsKind, &SelectKind, &QueryKind];
+pub const KINDS: &[&'static dyn StageKind] = &[
+    &ImportanceWeightsKind,
+    &SelectKind,
+    &QueryKind,
+    &TrainLanguageModelKind,
+    &LossReductionKind,
+    &SyntheticQueriesKind,
+    &GradedDocumentsKind,
+];
 
 /// The kind of that name.
 #[must_use]

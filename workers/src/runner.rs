@@ -2,8 +2,9 @@
 //!
 //! A delivery ends in one of three ways. It is **acknowledged** once the store holds the outcome
 //! of its task. It is **passed on** when nothing is known against the task: the worker does not
-//! take its kind, is told to stop, or cannot reach or write the store. It is **dropped** when it
-//! names what is not there; the queue counts that, and gives the task up in the end.
+//! take its kind, is of another version, is told to stop, or cannot reach or write the store. It
+//! is **dropped** when it names what is not there; the queue counts that, and gives the task up in
+//! the end. Where trying again cannot help, the coordinator is told why ([`crate::refusals`]).
 
 mod pause;
 #[cfg(test)]
@@ -16,13 +17,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use gleaner_queue::{Delivery, QueueError, TaskQueue};
-use gleaner_schemas::{TaskMessage, metric};
+use gleaner_schemas::{FailureKind, TaskMessage, metric};
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
 use crate::attempt::{TaskEnd, Workbench};
+use crate::attempt_log::AttemptLog;
 use crate::in_hand::{Claim, InHand, Stored};
 use crate::options::WorkerOptions;
+use crate::refusals::Refusals;
 use crate::shutdown::Shutdown;
 use crate::unsettled::{Blame, Unsettled};
 use pause::{FOREIGN_KIND, Pause, UNREACHABLE};
@@ -32,6 +35,8 @@ pub use crate::trouble::Trouble;
 /// Handing a task back while stopping takes no longer; the queue notices by itself that the worker
 /// is gone.
 const PASS_ON_MAX: Duration = Duration::from_secs(5);
+/// Replies to requests that were sent are waited for this long when a worker stops.
+const SENT_MAX: Duration = Duration::from_secs(20);
 /// Writing the last records takes no longer.
 const LAST_RECORDS_MAX: Duration = Duration::from_secs(5);
 /// How often records are looked at. Those of a worker that has nothing to do are written then.
@@ -76,6 +81,7 @@ impl Worker {
             n_busy: AtomicUsize::new(0),
             n_given_back: AtomicUsize::new(0),
             refused: Mutex::default(),
+            refusals: Refusals::default(),
         };
         // Programs have few slots; a float counts them exactly.
         metrics::gauge!(metric::SLOTS).set(self.n_slots as f64);
@@ -85,6 +91,8 @@ impl Worker {
             () = run.end_grace() => {}
             () = run.write_records() => {}
         }
+        // What was sent to a server and may be paid for is waited for, and stored.
+        self.bench.executor.finish(SENT_MAX).await;
         if let Some(log) = &self.options.attempts {
             let written = tokio::time::timeout(LAST_RECORDS_MAX, log.write(true)).await;
             if written.is_err() {
@@ -110,6 +118,7 @@ struct Run<'a> {
     n_busy: AtomicUsize,
     n_given_back: AtomicUsize,
     refused: Mutex<Option<QueueError>>,
+    refusals: Refusals,
 }
 
 /// What became of a delivery.
@@ -117,6 +126,8 @@ struct Run<'a> {
 enum Handled {
     Acknowledged,
     GivenBack,
+    /// Left to workers of another version.
+    Foreign,
 }
 
 impl Run<'_> {
@@ -167,13 +178,14 @@ impl Run<'_> {
                     self.pass_on(delivery, "kind").await;
                     foreign.wait(entropy, &self.stop).await;
                 }
-                Ok(delivery) => {
-                    foreign.reset();
-                    match self.handle(delivery).await {
-                        Handled::Acknowledged => unreachable.reset(),
-                        Handled::GivenBack => unreachable.wait(entropy, &self.stop).await,
+                Ok(delivery) => match self.handle(delivery).await {
+                    Handled::Acknowledged => {
+                        foreign.reset();
+                        unreachable.reset();
                     }
-                }
+                    Handled::GivenBack => unreachable.wait(entropy, &self.stop).await,
+                    Handled::Foreign => foreign.wait(entropy, &self.stop).await,
+                },
                 Err(QueueError::Closed) => return,
                 Err(error @ QueueError::Refused { .. }) => {
                     let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,11 +209,12 @@ impl Run<'_> {
     /// Sees to it that a delivery ends, with all that is logged within the spans of its task.
     async fn handle(&self, delivery: Delivery) -> Handled {
         let message = &delivery.task;
-        let span = tracing::info_span!("job", run = %message.run);
-        let span = tracing::info_span!(
+        // Spans have the highest level, so that whatever is logged within them has their ids.
+        let span = tracing::error_span!("job", run = %message.run);
+        let span = tracing::error_span!(
             parent: &span, "stage", stage = message.stage, phase = message.phase
         );
-        let span = tracing::info_span!(parent: &span, "task", id = %message.task);
+        let span = tracing::error_span!(parent: &span, "task", id = %message.task);
         let handled = self.claim(delivery).instrument(span).await;
         self.worker.task_ended.notify_one();
         handled
@@ -252,7 +265,7 @@ impl Run<'_> {
         };
         match worked {
             Ok(end) => {
-                self.worker.trouble.settled();
+                self.worker.trouble.settled(&message.output);
                 Ok(match end {
                     TaskEnd::Committed => {
                         tracing::debug!("committed");
@@ -290,14 +303,7 @@ impl Run<'_> {
             self.n_given_back.fetch_add(1, Ordering::Relaxed);
         }
         match unsettled {
-            Some(unsettled) => {
-                tracing::warn!(%task, failure = %unsettled.failure, "giving the task back");
-                self.worker.trouble.unsettled(&unsettled);
-                match unsettled.blame {
-                    Blame::Message => drop(delivery),
-                    Blame::Surroundings => self.pass_on(delivery, "surroundings").await,
-                }
-            }
+            Some(unsettled) => return self.leave(delivery, &unsettled).await,
             None if is_stopping => {
                 tracing::info!(%task, "stopping; the task is left to other workers");
                 let passed_on = self.pass_on(delivery, "stopping");
@@ -310,9 +316,71 @@ impl Run<'_> {
         Handled::GivenBack
     }
 
-    async fn pass_on(&self, delivery: Delivery, reason: &'static str) {
-        metrics::counter!(metric::PASSED_ON, "reason" => reason).increment(1);
+    /// Leaves a task to others that came to nothing here, and tells its coordinator why if it would
+    /// again.
+    async fn leave(&self, delivery: Delivery, unsettled: &Unsettled) -> Handled {
+        let Unsettled { failure, blame } = unsettled;
+        let task = &delivery.task.task;
+        if !matches!(blame, Blame::Worker | Blame::Access) {
+            tracing::warn!(%task, %failure, "giving the task back");
+        }
+        self.worker
+            .trouble
+            .unsettled(&delivery.task.output, unsettled);
+        let is_first = match failure.kind {
+            FailureKind::Transient => false,
+            FailureKind::Memory
+            | FailureKind::Permanent
+            | FailureKind::Access
+            | FailureKind::Endpoint
+            | FailureKind::Budget => {
+                let Worker { queue, options, .. } = self.worker;
+                let log = options.attempts.as_deref();
+                let name = log.map_or("a worker", AttemptLog::worker);
+                let of_task = *blame == Blame::Access;
+                self.refusals
+                    .report(&**queue, &delivery.task, name, failure, of_task)
+                    .await
+            }
+        };
+        match blame {
+            Blame::Message => drop(delivery),
+            Blame::Surroundings => self.pass_on(delivery, "surroundings").await,
+            Blame::Worker => {
+                // The version does not change while the worker runs: once is enough.
+                if is_first {
+                    tracing::warn!(%task, %failure, "the tasks of this run are left to others");
+                }
+                self.pass_on(delivery, "version").await;
+                return Handled::Foreign;
+            }
+            Blame::Access => {
+                if is_first {
+                    tracing::warn!(%task, %failure, "the task is left to others");
+                }
+                self.pass_on(delivery, "access").await;
+                return Handled::Foreign;
+            }
+        }
+        Handled::GivenBack
+    }
+
+    /// Publishes the task afresh for others, unless that was done so often that nobody can be
+    /// expected to take it: its coordinator, if it lives, notices that and offers it again.
+    async fn pass_on(&self, mut delivery: Delivery, reason: &'static str) {
         let task = delivery.task.task.clone();
+        if delivery.task.n_passed_on >= TaskMessage::PASSED_ON_MAX {
+            metrics::counter!(metric::PASSED_ON, "reason" => "dropped").increment(1);
+            tracing::warn!(
+                %task, run = %delivery.task.run, reason, n_passed_on = delivery.task.n_passed_on,
+                "dropped a message that workers leave to each other; its run, if it goes on, \
+                 offers the task again"
+            );
+            self.acknowledge(delivery).await;
+            return;
+        }
+        delivery.task.n_passed_on += 1;
+        metrics::counter!(metric::PASSED_ON, "reason" => reason).increment(1);
         if let Err(error) = delivery.pass_on().await {
             tracing::warn!(%task, %error, "cannot leave the task to others; it will come again");
         }

@@ -14,15 +14,24 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{
     Failure, Lanes, PhaseManifest, ReduceResult, Resource, SourceFile, TableFile, Task, Version,
 };
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoint::access::Endpoints;
+use crate::forecast::{BeforeRun, Forecast, ImpliedStage};
+use crate::generation::estimate::ItemRequests;
+use crate::language_model::ModelFacts;
+pub use crate::phase_input::{DocumentSource, PhaseInput, Sample, SideTable};
 
 /// A kind of stage. Kinds are stateless and stand in one list, [`crate::registry::KINDS`].
 pub trait StageKind: Debug + Send + Sync {
@@ -35,9 +44,14 @@ pub trait StageKind: Debug + Send + Sync {
     /// JSON Schema of the stage's parameters, for editors and `gleaner schema`.
     fn params_schema(&self) -> schemars::Schema;
 
-    /// What its tasks need: the workers that have it are offered them.
-    fn resource(&self) -> Resource {
-        Resource::Cpu
+    /// Stages that a stage of this kind needs before itself and that the job file does not spell
+    /// out; each may name those before it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the part of the parameters that asks for them.
+    fn implied(&self, _job: &Job, _name: &str) -> Result<Vec<ImpliedStage>, JobError> {
+        Ok(Vec::new())
     }
 
     /// Parses and checks the parameters of stage `name` of `job`, before anything runs.
@@ -60,8 +74,43 @@ pub trait Stage: Debug + Send + Sync {
     /// Parameters with defaults expanded: what `gleaner.stages` shows.
     fn params(&self) -> Value;
 
+    /// What its tasks need: the workers that have it are offered them.
+    fn resource(&self) -> Resource {
+        Resource::Cpu
+    }
+
+    /// What the tasks of one of its phases need, where that differs from phase to phase.
+    fn resource_of(&self, _phase: &str) -> Resource {
+        self.resource()
+    }
+
+    /// Uncompressed bytes of input per task of a phase, where a byte takes so long that the job's
+    /// `task_bytes` would make tasks of hours. Row groups are not cut.
+    fn task_bytes_max(&self, _phase: &str) -> Option<u64> {
+        None
+    }
+
     /// What the stage reads besides the corpus.
     fn needs(&self) -> Vec<Need>;
+
+    /// What can be said of it before anything runs, once its inputs have been looked at.
+    ///
+    /// # Errors
+    ///
+    /// Whatever would keep its tasks from working, at its place in the job file.
+    fn forecast(&self, _before: &BeforeRun<'_>) -> Result<Forecast, JobError> {
+        Ok(Forecast::default())
+    }
+
+    /// What it asks of language-model servers for one of its items, on average over items with these
+    /// texts; nothing where it asks none.
+    ///
+    /// # Errors
+    ///
+    /// If a prompt cannot be made.
+    fn requests_for(&self, _texts: &[String]) -> Result<Vec<ItemRequests>, Failure> {
+        Ok(Vec::new())
+    }
 
     /// The next step, given what is complete. Must be a pure function.
     ///
@@ -98,13 +147,15 @@ pub enum Need {
     Stage(String),
     /// A stage of another output, as `<output>/<stage>`.
     Published(String),
+    /// The directory of a language model: a path relative to the job file, or a URI.
+    Model(String),
 }
 
 /// What is known when a stage decides its next step.
 #[derive(Debug)]
 pub struct Completed<'a> {
     /// Manifests of the stage's own completed map phases by phase name.
-    pub maps: &'a BTreeMap<String, PhaseManifest>,
+    pub maps: &'a BTreeMap<String, Arc<PhaseManifest>>,
     /// Results of its completed reduces by phase name.
     pub reduces: &'a BTreeMap<String, ReduceResult>,
     /// The newest published version of this output, if there is one.
@@ -113,6 +164,8 @@ pub struct Completed<'a> {
     pub others: &'a BTreeMap<String, Version>,
     /// Earlier stages of this run by name.
     pub stages: &'a BTreeMap<String, CompletedStage>,
+    /// Directories of language models, by the text of [`Need::Model`].
+    pub models: &'a BTreeMap<String, ModelFacts>,
     /// Arrow schema of the corpus: all columns of all files, string types unified to utf8.
     pub corpus_schema: &'a SchemaRef,
 }
@@ -173,69 +226,6 @@ pub struct ExpectedPhase {
     pub is_table: bool,
 }
 
-/// What a map phase reads.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PhaseInput {
-    /// Documents.
-    Documents {
-        /// From where.
-        from: DocumentSource,
-        /// Only some row groups, whole ones, picked by a hash of (seed, file, row group).
-        sample: Option<Sample>,
-    },
-    /// Rows of an earlier stage's table, or of this stage's own (after its table phase).
-    Table {
-        /// Name of the stage.
-        stage: String,
-        /// Columns to read, in this order.
-        columns: Vec<String>,
-        /// Whether tasks look documents up in the corpus ([`MapContext::documents`]).
-        with_documents: bool,
-    },
-}
-
-/// Where documents come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DocumentSource {
-    /// The job's corpus.
-    Corpus,
-    /// An entry of `datasets`.
-    Dataset(String),
-    /// The table of a stage that holds the corpus columns (a materialised selection).
-    Stage(String),
-}
-
-/// A sample of whole row groups.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// Seed of the hash.
-    pub seed: u64,
-    /// Row groups are taken in the order of their hashes until this many bytes of text
-    /// (uncompressed) are reached.
-    pub bytes: u64,
-}
-
-/// A table that serves as a side input.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SideTable {
-    /// A table of a reduce of this stage.
-    Reduce {
-        /// Name of the reduce phase.
-        phase: String,
-        /// Name of the table in [`ReduceOutput::tables`].
-        table: String,
-    },
-    /// A table of one file, of this output.
-    Own(TableFile),
-    /// A table of one file, of another output.
-    Other {
-        /// As in [`Need::Published`].
-        need: String,
-        /// The file.
-        file: TableFile,
-    },
-}
-
 /// A reduce.
 #[derive(Debug, Clone)]
 pub struct ReducePhase {
@@ -252,6 +242,8 @@ pub struct ReducePhase {
 /// What a stage has produced.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
+    /// The stage's own table, where no map writes it, and where the rows of its input ended up.
+    pub table: Option<(OutcomeTable, Lanes)>,
     /// Further tables by full name (`<stage>_model`).
     pub tables: BTreeMap<String, OutcomeTable>,
     /// What later runs, later stages and reports need to know.
@@ -302,6 +294,9 @@ pub struct ReduceOutput {
     pub facts: Value,
     /// Tables by name; each becomes one Parquet object.
     pub tables: BTreeMap<String, Vec<RecordBatch>>,
+    /// Files of a language model by name; they are stored side by side in a folder of their own,
+    /// which is named by their contents.
+    pub files: BTreeMap<String, Bytes>,
 }
 
 /// What a task of a map phase is given.
@@ -317,15 +312,62 @@ pub struct MapContext<'a> {
     pub side_inputs: &'a dyn SideInputs,
     /// Documents of the shard's companions. Cheap to clone, to be kept by the stage.
     pub documents: Arc<dyn DocumentLookup>,
+    /// Language-model servers.
+    pub endpoints: Endpoints<'a>,
     /// Budget of memory for the slot, in bytes.
     pub memory_bytes: u64,
+    /// What a long computation asks now and then, to end early.
+    pub cancel: CancellationToken,
+    /// Where a long computation keeps how far it is.
+    pub checkpoints: Arc<dyn Checkpoints>,
 }
 
-/// A value that a stage made of a side input.
-pub type Derived = Arc<dyn Any + Send + Sync>;
+/// States of one task's computation, kept beside its output until it is complete: whoever takes
+/// the task next goes on from there. No row may depend on whether there was one.
+pub trait Checkpoints: Debug + Send + Sync {
+    /// The newest state that was kept.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    fn latest(&self) -> Result<Option<Bytes>, Failure>;
+
+    /// Keeps a state in place of earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    fn keep(&self, state: Bytes) -> Result<(), Failure>;
+}
+
+/// A value that a stage made of a side input, and the bytes of memory that it holds.
+#[derive(Debug, Clone)]
+pub struct Derived {
+    /// The value.
+    pub value: Arc<dyn Any + Send + Sync>,
+    /// Its bytes, about.
+    pub bytes: u64,
+}
+
+impl Derived {
+    /// A value that takes a few times as much memory as the batches that it was made of.
+    #[must_use]
+    pub fn of_batches(value: Arc<dyn Any + Send + Sync>, batches: &[RecordBatch]) -> Self {
+        /// Maps and texts of their own, instead of columns.
+        const FACTOR: u64 = 3;
+        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        Self {
+            value,
+            bytes: (bytes as u64).saturating_mul(FACTOR),
+        }
+    }
+}
 
 /// Makes a value of the batches of a side input.
 pub type Build<'a> = &'a mut dyn FnMut(&[RecordBatch]) -> Result<Derived, Failure>;
+
+/// Makes a value of the files in a directory.
+pub type BuildFromDirectory<'a> = &'a mut dyn FnMut(&Path) -> Result<Derived, Failure>;
 
 /// Side inputs of a task. Loaded once per worker and shared by its slots.
 pub trait SideInputs: Debug + Send + Sync {
@@ -336,6 +378,19 @@ pub trait SideInputs: Debug + Send + Sync {
     ///
     /// Of the reads, or what `build` returns.
     fn derived(&self, name: &str, purpose: &str, build: Build<'_>) -> Result<Derived, Failure>;
+
+    /// What `build` makes of a directory that holds the side inputs whose names begin with
+    /// `prefix` and a slash, under the rest of their names. Kept as by [`SideInputs::derived`].
+    ///
+    /// # Errors
+    ///
+    /// Of the reads, or what `build` returns.
+    fn directory(
+        &self,
+        prefix: &str,
+        purpose: &str,
+        build: BuildFromDirectory<'_>,
+    ) -> Result<Derived, Failure>;
 }
 
 /// Reads documents of the corpus by their place.
@@ -371,6 +426,21 @@ pub trait MapStage: Send {
     /// Permanent for contents that make the task impossible; single rows are rejected, not failed.
     /// Errors of `emit` are passed on.
     fn process(&mut self, batch: &RecordBatch, emit: Emit<'_>) -> Result<(), Failure>;
+
+    /// Called where a part of the input has been read to its end: a row group, or a file without
+    /// row groups. No task has less than a part, however tasks are cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`MapStage::process`].
+    fn part_ended(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Bytes that the stage itself may hold of its slot's memory; the rest is for input and output.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
 
     /// Called once, after the last batch.
     ///

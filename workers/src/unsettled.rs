@@ -18,6 +18,11 @@ pub enum Blame {
     /// The message: it names what is not there, or what this build cannot read. It would fail
     /// with other workers too.
     Message,
+    /// This worker: it is of another version than whoever planned, so that it would compute other
+    /// rows or none. Another worker may do it.
+    Worker,
+    /// This worker: it may not read what the task needs. Another worker may.
+    Access,
     /// What is around the worker: its store, its disk, its end. Nothing is known against the task.
     Surroundings,
 }

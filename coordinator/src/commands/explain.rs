@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use gleaner_algorithms::resample::gumbel;
-use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, REASON, STATUS};
+use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, REASON, SPANS, STATUS};
 use gleaner_schemas::{Version, VersionStage};
 use gleaner_workers::select::{Method, SelectParams};
 use serde::{Deserialize as _, Serialize};
@@ -68,6 +68,11 @@ pub async fn explain(
         else {
             continue;
         };
+        if table.schema.field_with_name(SPANS).is_ok() {
+            let rows = sequences_of(session, name, &table.schema, doc_id).await?;
+            explanation.stages.push(packed(name, stage, rows));
+            continue;
+        }
         if table.schema.field_with_name(DOC_ID).is_err() {
             continue;
         }
@@ -140,6 +145,36 @@ fn scored(name: &str, stage: &VersionStage, rows: Vec<Map<String, Value>>) -> St
         reason: text(REASON),
         rows,
     }
+}
+
+/// The sequences that hold parts of a document, each with the part.
+async fn sequences_of(
+    session: &Session,
+    name: &str,
+    schema: &Schema,
+    doc_id: &str,
+) -> Result<Vec<Map<String, Value>>, RunError> {
+    let fields = schema.fields().iter();
+    let plain = fields.filter(|field| !matches!(field.data_type(), DataType::List(_)));
+    let columns: Vec<String> = plain.map(|field| quote_name(field.name())).collect();
+    let columns = columns.join(", ");
+    let sql = format!(
+        "SELECT {columns}, part['first_token'] AS first_token_of_document, part['n_tokens'] AS \
+         n_tokens_of_document FROM (SELECT {columns}, unnest({SPANS}) AS part FROM {}) \
+         WHERE part['doc_id'] = {} ORDER BY first_token_of_document LIMIT {ROWS_MAX}",
+        quote_name(name),
+        quote(doc_id)
+    );
+    objects(&session.query(&sql).await?)
+}
+
+/// A document in a table of sequences is in the best lane of those that hold parts of it.
+fn packed(name: &str, stage: &VersionStage, rows: Vec<Map<String, Value>>) -> Standing {
+    let status = |row: &Map<String, Value>| row.get(STATUS).and_then(Value::as_str) == Some("ok");
+    let best = rows.iter().position(status).unwrap_or(0);
+    let mut standing = scored(name, stage, rows.get(best).cloned().into_iter().collect());
+    standing.rows = rows;
+    standing
 }
 
 async fn selected(

@@ -15,6 +15,7 @@ use crate::progress::{bytes, count};
 use crate::run_error::RunError;
 use crate::sql::format::{Format, RowWriter};
 use crate::sql::{Session, quote_name};
+use crate::training::TrainingLayout;
 
 /// Bytes that are handed to the store at a time.
 const PART_BYTES: usize = 8 << 20;
@@ -27,6 +28,39 @@ pub enum ExportFormat {
     Jsonl,
     /// A Parquet file.
     Parquet,
+    /// A folder with `queries.jsonl`, `corpus.jsonl`, `qrels/<split>.tsv`.
+    Beir,
+    /// A folder with `{query_id, query, positive_passages, negative_passages}` per line.
+    Tevatron,
+    /// A folder with `{query, pos, neg, pos_scores, neg_scores}` per line.
+    FlagEmbedding,
+    /// A folder with `{query, docs, labels}` per line.
+    SentenceTransformersLists,
+    /// A folder with `{anchor, positive, negative_1, ...}` per line.
+    SentenceTransformersTriplets,
+    /// A folder with `{sentence1, sentence2, score}` per line.
+    SentenceTransformersPairs,
+    /// A folder with `topics.<split>.tsv`, `qrels.<split>.txt`, `corpus.jsonl`.
+    Trec,
+}
+
+impl ExportFormat {
+    /// The layout of a training set, if it is one.
+    #[must_use]
+    pub fn training_layout(self) -> Option<TrainingLayout> {
+        match self {
+            Self::Jsonl | Self::Parquet => None,
+            Self::Beir => Some(TrainingLayout::Beir),
+            Self::Tevatron => Some(TrainingLayout::Tevatron),
+            Self::FlagEmbedding => Some(TrainingLayout::FlagEmbedding),
+            Self::SentenceTransformersLists => Some(TrainingLayout::SentenceTransformersLists),
+            Self::SentenceTransformersTriplets => {
+                Some(TrainingLayout::SentenceTransformersTriplets)
+            }
+            Self::SentenceTransformersPairs => Some(TrainingLayout::SentenceTransformersPairs),
+            Self::Trec => Some(TrainingLayout::Trec),
+        }
+    }
 }
 
 /// What was written.
@@ -168,14 +202,14 @@ pub async fn export(
         let error = StoreError::from(error);
         let message = format!("cannot write {uri}: {error}");
         match (error.kind(), error.problem()) {
-            // Compressors and encoders have errors too.
-            (_, StoreProblem::Other { .. }) | (FailureKind::Permanent | FailureKind::Memory, _) => {
-                RunError::usage(
-                    message,
-                    "is there space, and are you allowed to write there?",
-                )
+            (FailureKind::Transient, problem) if !matches!(problem, StoreProblem::Other { .. }) => {
+                RunError::Unreachable(message)
             }
-            (FailureKind::Transient, _) => RunError::Unreachable(message),
+            // Compressors and encoders have errors too.
+            _ => RunError::usage(
+                message,
+                "is there space, and are you allowed to write there?",
+            ),
         }
     };
     let mut stream = session
@@ -185,8 +219,8 @@ pub async fn export(
         Sink::of_name(to).map_err(cannot_write)?,
     )));
     let row_format = match format {
-        ExportFormat::Jsonl => Format::Json,
         ExportFormat::Parquet => Format::Parquet,
+        _ => Format::Json,
     };
     let mut rows =
         RowWriter::new(row_format, &stream.schema(), sink.clone(), false).map_err(cannot_write)?;

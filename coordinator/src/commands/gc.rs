@@ -1,7 +1,7 @@
 //! `gleaner gc`: removes what no published version needs.
 //!
-//! Kept are: every version, or the newest few, and what they name; the work of the newest run, if that run did not
-//! publish (it will go on where it was); and the inner results of the run that published the
+//! Kept are: every version, or the newest few, and what they name; the work of the newest run, if
+//! that run did not publish (it will go on where it was), and of runs that may be going on; and the inner results of the run that published the
 //! newest version, which make the next refresh cheap. Everything else is work that lost or that
 //! nobody will ask for. Versions, manifests and results go before the objects that they name, so that a
 //! `gc` that is killed leaves nothing that names what is not there.
@@ -11,19 +11,24 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use chrono::DateTime;
-use gleaner_schemas::{PhaseManifest, PlanId, ReduceResult, RunId, Version};
+use gleaner_schemas::{PlanId, ReduceResult, RunId, Version};
 use gleaner_storage::output::ListedObject;
 use gleaner_storage::{Output, OutputError, layout};
-use serde::Serialize;
+use gleaner_workers::entropy::Entropy;
+use gleaner_workers::language_model::{ModelFacts, ModelPlace};
+use serde::{Deserialize as _, Serialize};
 
-use crate::commands::status::newest_run;
-use crate::journal::PhaseStarted;
+use crate::commands::gc_runs::Runs;
+use crate::journal::{PhaseStarted, RunEnded};
 use crate::progress::{bytes, count};
 use crate::run_error::RunError;
+use crate::sweep::Sweep;
 
 /// Objects read or removed at a time.
 const AT_A_TIME: usize = 32;
+
+/// Objects removed between two looks at the time.
+const BATCH: usize = 1000;
 
 /// A writer that has not written for this long was killed.
 const STAGED_AGE: Duration = Duration::from_secs(60);
@@ -50,44 +55,105 @@ pub async fn gc(
     output: &Output,
     n_versions: Option<NonZeroUsize>,
     dry_run: bool,
+    entropy: &dyn Entropy,
 ) -> Result<GcReport, RunError> {
-    // In this order: what appears after the listing is not looked at.
-    let objects = output.list("").await?;
-    let keep = Keep::read(output, n_versions).await?;
-    let (mut first, mut then) = (Vec::new(), Vec::new());
-    let mut report = GcReport {
-        dry_run,
-        ..GcReport::default()
-    };
-    for object in objects {
-        let may_be_needed = keep
-            .since_ms
-            .is_some_and(|since| object.modified_ms >= since);
-        if may_be_needed || keep.keeps(output, &object.path).await? {
-            report.n_kept += 1;
-        } else if object.path.ends_with(".json") {
-            first.push(object);
-        } else {
-            then.push(object);
-        }
+    if dry_run {
+        return Ok(Found::look(output, n_versions).await?.report(true));
     }
-    for objects in [first, then] {
-        if !dry_run {
-            let paths = objects.iter().map(|object| object.path.clone()).collect();
-            Output::map_concurrently(paths, AT_A_TIME, |path| async move {
-                output.delete(&path).await
-            })
-            .await?;
-        }
-        report.bytes += objects.iter().map(|object| object.bytes).sum::<u64>();
-        report
-            .removed
-            .extend(objects.into_iter().map(|object: ListedObject| object.path));
-    }
-    if !dry_run {
+    let mut sweep = Sweep::announce(output, entropy).await?;
+    let swept = async {
+        let found = Found::look(output, n_versions).await?;
+        found.remove(output, &mut sweep, entropy).await?;
         output.remove_staged(STAGED_AGE).await?;
+        Ok(found.report(false))
+    };
+    let swept = swept.await;
+    sweep.end(output).await?;
+    swept
+}
+
+/// What is needed, and what is not.
+struct Found {
+    keep: Keep,
+    /// Not needed; those of the first group name those of the second.
+    removable: [Vec<ListedObject>; 2],
+    n_kept: u64,
+}
+
+impl Found {
+    async fn look(output: &Output, n_versions: Option<NonZeroUsize>) -> Result<Self, RunError> {
+        // In this order: what appears after the listing is not looked at.
+        let objects = output.list("").await?;
+        let mut keep = Keep::read(output, n_versions).await?;
+        keep.read_manifests(output, &objects).await?;
+        let (mut first, mut then) = (Vec::new(), Vec::new());
+        let mut n_kept = 0;
+        for object in objects {
+            // This one's own, or of a `gc` that was killed: they hold runs up for a while at most.
+            if object.path.starts_with(layout::SWEEPS) {
+                continue;
+            }
+            if keep.may_need(&object) || keep.keeps(output, &object.path).await? {
+                n_kept += 1;
+            } else if object.path.ends_with(".json")
+                && layout::parse_manifest_chunk(&object.path).is_none()
+            {
+                first.push(object);
+            } else {
+                then.push(object);
+            }
+        }
+        Ok(Self {
+            keep,
+            removable: [first, then],
+            n_kept,
+        })
     }
-    Ok(report)
+
+    async fn remove(
+        &self,
+        output: &Output,
+        sweep: &mut Sweep,
+        entropy: &dyn Entropy,
+    ) -> Result<(), RunError> {
+        self.check_runs(output).await?;
+        for objects in &self.removable {
+            for batch in objects.chunks(BATCH) {
+                if sweep.is_old() {
+                    let next = Sweep::announce(output, entropy).await?;
+                    std::mem::replace(sweep, next).end(output).await?;
+                    self.check_runs(output).await?;
+                }
+                let paths = batch.iter().map(|object| object.path.clone()).collect();
+                Output::map_concurrently(paths, AT_A_TIME, |path| async move {
+                    output.delete(&path).await
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs that begin from now on wait for the sweep's end.
+    async fn check_runs(&self, output: &Output) -> Result<(), RunError> {
+        if Runs::read(output).await?.newest() == self.keep.newest {
+            return Ok(());
+        }
+        Err(RunError::usage(
+            "a run has begun while gc looked at the output; nothing that it may need was removed",
+            "run gc again when the run has begun its work, or has ended",
+        ))
+    }
+
+    fn report(self, dry_run: bool) -> GcReport {
+        let removed: Vec<ListedObject> = self.removable.into_iter().flatten().collect();
+        GcReport {
+            dry_run,
+            bytes: removed.iter().map(|object| object.bytes).sum(),
+            removed: removed.into_iter().map(|object| object.path).collect(),
+            n_kept: self.n_kept,
+        }
+    }
 }
 
 /// What stays.
@@ -99,8 +165,12 @@ struct Keep {
     folders: BTreeSet<String>,
     plans: BTreeSet<PlanId>,
     runs: BTreeSet<RunId>,
-    /// When the newest run began, if it did not publish: it may be running, and go on to name
-    /// anything that was written since.
+    /// The run that was announced last.
+    newest: BTreeSet<RunId>,
+    /// Manifests of phases, and their chunks.
+    manifests: BTreeSet<String>,
+    /// Since when objects may be named by a run that goes on: the newest, if it did not publish,
+    /// and those that are alive.
     since_ms: Option<i64>,
 }
 
@@ -119,6 +189,25 @@ impl Keep {
             keep.paths
                 .extend(table.files.iter().map(|file| file.path.clone()));
         }
+        let facts = versions
+            .iter()
+            .flat_map(|version| version.stages.values())
+            .filter(|stage| stage.kind == "train_language_model");
+        for stage in facts {
+            // What cannot be read is not taken for nothing.
+            let facts = stage.facts.get("model").cloned().unwrap_or_default();
+            let model = ModelFacts::deserialize(facts).map_err(|error| {
+                RunError::usage(
+                    format!("cannot read what a version says of a language model: {error}"),
+                    "use the program version that wrote it",
+                )
+            })?;
+            for file in model.files {
+                if let ModelPlace::Path(path) = file.place {
+                    keep.paths.insert(path);
+                }
+            }
+        }
         if let Some(newest) = versions.iter().max_by_key(|version| version.number) {
             keep.runs.insert(newest.run.clone());
             for phase in phases(output, &newest.run).await? {
@@ -126,22 +215,34 @@ impl Keep {
                 keep.folders.insert(phase.folder);
             }
         }
-        if let Some(run) = newest_run(output).await? {
-            keep.runs.insert(run.started.run.clone());
-            let has_published = run
-                .ended
-                .as_ref()
-                .is_some_and(|ended| ended.version.is_some());
-            if !has_published {
-                let started = DateTime::parse_from_rfc3339(&run.started.started_at);
-                keep.since_ms = Some(started.map_or(0, |started| started.timestamp_millis()));
-                for phase in run.phases {
-                    keep.plans.insert(phase.started.plan);
-                    keep.folders.insert(phase.started.folder);
-                }
+        let runs = Runs::read(output).await?;
+        keep.newest = runs.newest();
+        let mut unfinished: BTreeSet<RunId> = runs.alive().cloned().collect();
+        for run in &keep.newest {
+            keep.runs.insert(run.clone());
+            let end = layout::run_event(run, layout::RUN_ENDED);
+            let ended: Option<RunEnded> = output.get_json(&end, "event of a run").await?;
+            if ended.is_none_or(|ended| ended.version.is_none()) {
+                unfinished.insert(run.clone());
             }
         }
-        // Folders of tables hold attempts of every version; only an unpublished run may need
+        let published_ms: Vec<i64> = output
+            .list(layout::VERSIONS)
+            .await?
+            .iter()
+            .map(|version| version.modified_ms)
+            .collect();
+        for run in &unfinished {
+            keep.runs.insert(run.clone());
+            // Runs before it may have done what it goes on with.
+            let since_ms = runs.works_with_since(run, &published_ms);
+            keep.since_ms = Some(keep.since_ms.map_or(since_ms, |it| it.min(since_ms)));
+            for phase in phases(output, run).await? {
+                keep.plans.insert(phase.plan);
+                keep.folders.insert(phase.folder);
+            }
+        }
+        // Folders of tables hold attempts of every version; only an unfinished run may need
         // what no version names.
         let is_published_table = |folder: &String| {
             !folder.starts_with(layout::PRIVATE)
@@ -149,10 +250,7 @@ impl Keep {
                     .iter()
                     .any(|version| version.tables.contains_key(folder))
         };
-        let is_unfinished = newest_run(output)
-            .await?
-            .is_some_and(|run| run.ended.is_none_or(|ended| ended.version.is_none()));
-        if !is_unfinished {
+        if unfinished.is_empty() {
             keep.folders.retain(|folder| !is_published_table(folder));
         }
         Ok(keep)
@@ -176,14 +274,12 @@ impl Keep {
             let plan = path.split('/').nth(4).and_then(|plan| plan.parse().ok());
             return Ok(plan.is_some_and(|plan| self.plans.contains(&plan)));
         }
+        if private("checkpoints") {
+            // A run that will go on goes on from there; others have no use for it.
+            return Ok(self.since_ms.is_some());
+        }
         if private("manifests") {
-            let manifest: Option<PhaseManifest> = output.get_json(path, "phase manifest").await?;
-            return Ok(manifest.is_some_and(|manifest| {
-                manifest
-                    .attempts
-                    .iter()
-                    .all(|attempt| self.keeps_object(&attempt.path))
-            }));
+            return Ok(self.manifests.contains(path));
         }
         if private("reduces") {
             let result: Option<ReduceResult> = output.get_json(path, "result of a reduce").await?;
@@ -195,8 +291,51 @@ impl Keep {
             }));
         }
         // What is not ours is not touched.
-        let is_ours = layout::parse_attempt(path).is_some() || private("inner");
+        let is_ours = layout::parse_attempt(path).is_some()
+            || layout::is_model_file(path)
+            || private("inner");
         Ok(!is_ours || self.keeps_object(path))
+    }
+
+    /// Finds out which manifests stay: those all of whose objects do. Their chunks stay with them,
+    /// and no others, which belong to a manifest that lost against another one.
+    async fn read_manifests(
+        &mut self,
+        output: &Output,
+        objects: &[ListedObject],
+    ) -> Result<(), OutputError> {
+        let manifests = objects.iter().filter(|object| {
+            object.path.starts_with(layout::MANIFESTS)
+                && layout::parse_manifest_chunk(&object.path).is_none()
+        });
+        for object in manifests {
+            let chunks = match output.phase_manifest(&object.path).await {
+                Ok(Some(manifest)) => {
+                    let mut paths = manifest.attempts.iter().map(layout::pinned);
+                    let is_kept = self.may_need(object) || paths.all(|it| self.keeps_object(&it));
+                    match is_kept {
+                        true => output.manifest_chunks(&object.path).await?,
+                        false => continue,
+                    }
+                }
+                Ok(None) => continue,
+                // Whoever comes upon it could not go on.
+                Err(error @ OutputError::Malformed { .. }) => {
+                    tracing::warn!(%error, "a damaged manifest is of no use");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.manifests.extend(chunks);
+            self.manifests.insert(object.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether a run that goes on may name the object, or read it.
+    fn may_need(&self, object: &ListedObject) -> bool {
+        self.since_ms
+            .is_some_and(|since| object.modified_ms >= since)
     }
 
     fn keeps_object(&self, path: &str) -> bool {

@@ -1,12 +1,17 @@
 //! What users call, as functions: each command of `gleaner` is one of these and a rendering.
 
 pub mod completions;
+pub mod diff;
+pub mod endpoint_status;
 pub mod explain;
 pub mod export;
 pub mod gc;
+mod gc_runs;
 pub mod init;
+pub mod opened;
 pub mod plan;
 pub mod prepare;
+pub mod query;
 pub mod run;
 pub mod schema;
 pub mod status;

@@ -1,5 +1,7 @@
 //! `gleaner plan` and `gleaner validate`: what a run would do, without writing anything.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,11 +11,15 @@ use gleaner_schemas::{RunId, Shard};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores};
 use gleaner_workers::entropy::SystemEntropy;
+use gleaner_workers::forecast::Forecast;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{ExpectedPhase, PhaseInput};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use self::requests::Items;
+pub use self::requests::RequestsReport;
+use crate::broker::BrokerArguments;
 use crate::checked_job::CheckedStage;
 use crate::commands::prepare::{self, JobArguments};
 use crate::commands::validate::render_inputs;
@@ -23,7 +29,7 @@ use crate::progress::{Silent, bytes, count};
 use crate::run_error::RunError;
 
 /// What a run would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanReport {
     /// Name of the job.
     pub job: String,
@@ -57,7 +63,7 @@ pub struct InputReport {
 }
 
 /// A stage of the job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageReport {
     /// Its name.
     pub name: String,
@@ -73,6 +79,21 @@ pub struct StageReport {
     pub phases: Vec<PhaseReport>,
     /// Why.
     pub why: String,
+    /// Bytes of memory that one of its tasks takes, and what for, where it is known.
+    pub memory: Option<StageMemory>,
+    /// Sentences about what will be slow, or other than one may think.
+    pub notes: Vec<String>,
+    /// What it will ask of endpoints, about.
+    pub requests: Vec<RequestsReport>,
+}
+
+/// Memory of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageMemory {
+    /// All together.
+    pub bytes: u64,
+    /// What it is made of.
+    pub parts: Vec<(&'static str, u64)>,
 }
 
 /// A phase that has work to do.
@@ -86,6 +107,8 @@ pub struct PhaseReport {
     pub n_rows: Option<u64>,
     /// Uncompressed bytes to read, where known.
     pub bytes: Option<u64>,
+    /// A sentence about tasks that may not end in time.
+    pub note: Option<String>,
 }
 
 /// What a run would do with a stage.
@@ -138,6 +161,19 @@ impl PlanReport {
                 stage.name, stage.kind, stage.why
             );
             render_phases(&mut text, &stage.phases, width);
+            if let Some(memory) = &stage.memory {
+                let parts = memory.parts.iter();
+                let parts = parts.map(|(what, n)| format!("{what} {}", bytes(*n)));
+                let parts = parts.collect::<Vec<_>>().join(", ");
+                let total = bytes(memory.bytes);
+                let _ = writeln!(text, "  {:width$}  memory of a task: {total} ({parts})", "");
+            }
+            for requests in &stage.requests {
+                let _ = writeln!(text, "  {:width$}  {}", "", requests.render());
+            }
+            for note in &stage.notes {
+                let _ = writeln!(text, "  {:width$}  {note}", "");
+            }
         }
         text
     }
@@ -168,6 +204,9 @@ fn render_phases(text: &mut String, phases: &[PhaseReport], indent: usize) {
             let _ = write!(text, ", {}", bytes(n_bytes));
         }
         text.push('\n');
+        if let Some(note) = &phase.note {
+            let _ = writeln!(text, "  {:indent$}  {note}", "");
+        }
     }
 }
 
@@ -176,11 +215,15 @@ fn render_phases(text: &mut String, phases: &[PhaseReport], indent: usize) {
 /// # Errors
 ///
 /// As a run would before its first task.
-pub async fn plan(arguments: &JobArguments) -> Result<PlanReport, RunError> {
+pub async fn plan(
+    arguments: &JobArguments,
+    broker: &BrokerArguments,
+) -> Result<PlanReport, RunError> {
     let (checked, base_dir) = prepare::read_job(arguments)?;
     let stores = Stores::from_env();
     let output = Output::open(&stores, &checked.output)?;
-    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir).await?;
+    let workers = prepare::expected_workers(broker.for_job(&checked.job)?.is_some(), None);
+    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir, workers).await?;
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
     let environment = Environment {
         stores,
@@ -240,7 +283,12 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
     let mut outlook = Outlook::new(driver);
     let mut reports = Vec::new();
     let mut blocked_by: Option<String> = None;
+    let nothing = Forecast::default();
+    let mut items = Items::default();
     for checked in &driver.job.stages {
+        let forecast = driver.inputs.forecasts.get(&checked.name);
+        let forecast = forecast.unwrap_or(&nothing);
+        let requests = items.requests(driver, checked, &finished).await?;
         let report = |state, why: String| StageReport {
             name: checked.name.clone(),
             kind: checked.kind.name().to_owned(),
@@ -249,6 +297,12 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
             n_reused: 0,
             phases: Vec::new(),
             why,
+            memory: forecast.memory.as_ref().map(|memory| StageMemory {
+                bytes: memory.bytes,
+                parts: memory.parts.clone(),
+            }),
+            notes: forecast.notes.clone(),
+            requests: requests.clone(),
         };
         if let Some(open) = &blocked_by
             && checked.stage.needs().iter().any(|need| match need {
@@ -272,6 +326,7 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                 reports.push(StageReport {
                     n_tasks: stage.reuse.n_tasks,
                     n_reused: stage.reuse.n_reused,
+                    requests: Vec::new(),
                     ..report(StageState::Reused, why)
                 });
                 finished.insert(checked.name.clone(), *stage);
@@ -308,6 +363,7 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
             n_tasks: Some(phase.plan.n_tasks - phase.n_reused),
             n_rows: phase.plan.n_rows.map(|n_rows| n_rows - phase.rows_reused),
             bytes: Some(phase.plan.bytes - phase.bytes_reused),
+            note: phase.slow,
         });
         reports.push(StageReport {
             n_tasks: reuse.n_tasks + n_expected,
@@ -348,13 +404,20 @@ impl<'a> Outlook<'a> {
                 n_tasks: None,
                 n_rows: None,
                 bytes: None,
+                note: None,
             };
-            if let Some(shards) = self.driver.expected_shards(&expected.input)? {
+            let shards = self
+                .driver
+                .expected_shards(&checked.name, &expected.input)?;
+            if let Some(shards) = shards {
+                report.note = self.driver.slow_tasks(&checked.name, shards.iter());
                 report.n_tasks = Some(shards.len() as u64);
                 report.n_rows = shards.iter().map(Shard::n_rows).sum();
                 report.bytes = Some(shards.iter().map(Shard::bytes).sum());
             } else if let PhaseInput::Table { stage, .. } = &expected.input {
                 report.n_tasks = self.n_objects.get(stage).copied();
+            } else if let PhaseInput::Inner { in_one_task, .. } = expected.input {
+                report.n_tasks = in_one_task.then_some(1);
             }
             if expected.is_table
                 && let Some(n_tasks) = report.n_tasks

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use gleaner_schemas::FailureKind;
 use gleaner_schemas::job::{Job, JobSource};
+use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, redact, stores};
+use gleaner_workers::forecast::{BeforeRun, ExpectedWorkers, Forecast};
+use gleaner_workers::language_model::{self, InspectedModel};
 use gleaner_workers::stage::Need;
+use serde_json::Value;
 
 use crate::checked_job::{self, CheckedJob};
 use crate::driver::JobInputs;
-use crate::inputs;
+use crate::inputs::{self, InputSet};
 use crate::run_error::RunError;
 
 /// A job file as the command line names it.
@@ -76,21 +81,37 @@ fn current_dir() -> Result<PathBuf, RunError> {
         .map_err(|error| RunError::Internal(format!("there is no current directory: {error}")))
 }
 
-/// Looks at everything that a job reads.
+/// Where the tasks of a job will run: in `n_slots` of this process unless there is a broker.
+#[must_use]
+pub fn expected_workers(has_broker: bool, n_slots: Option<usize>) -> ExpectedWorkers {
+    if has_broker {
+        return ExpectedWorkers::Elsewhere;
+    }
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    ExpectedWorkers::Here {
+        n_slots: n_slots.unwrap_or(n_threads),
+        n_threads,
+    }
+}
+
+/// Looks at everything that a job reads, and whether its stages can work with it.
 ///
 /// # Errors
 ///
-/// If something does not exist, has no readable file or lacks a column.
+/// If something does not exist, has no readable file or lacks a column, or for whatever stages
+/// foresee to fail.
 pub async fn load_inputs(
     stores: &Stores,
     output: &Output,
     checked: &CheckedJob,
     base_dir: &Path,
+    workers: ExpectedWorkers,
 ) -> Result<JobInputs, RunError> {
     let job = &checked.job;
     let corpus = inputs::load(stores, job, base_dir, "corpus", &job.file.corpus).await?;
     let mut datasets = BTreeMap::new();
     let mut others = BTreeMap::new();
+    let mut models: BTreeMap<String, InspectedModel> = BTreeMap::new();
     for stage in &checked.stages {
         for need in stage.stage.needs() {
             match need {
@@ -104,6 +125,12 @@ pub async fn load_inputs(
                         entry.insert(inputs::load(stores, job, base_dir, &path, spec).await?);
                     }
                 }
+                Need::Model(text) => {
+                    if let Entry::Vacant(entry) = models.entry(text) {
+                        let found = model(stores, job, base_dir, &stage.name, entry.key()).await?;
+                        entry.insert(found);
+                    }
+                }
                 Need::Published(text) => {
                     let found = published(stores, base_dir, &text).await?;
                     others.insert(text, found);
@@ -111,11 +138,99 @@ pub async fn load_inputs(
             }
         }
     }
+    let forecasts = forecasts(checked, &corpus, &datasets, &models, workers)?;
+    let models = models.into_iter();
     Ok(JobInputs {
         corpus,
         datasets,
+        models: models.map(|(text, model)| (text, model.facts)).collect(),
+        forecasts,
         others,
         published: output.latest_version().await?,
+    })
+}
+
+/// What stages foresee, each knowing of those before it.
+fn forecasts(
+    checked: &CheckedJob,
+    corpus: &InputSet,
+    datasets: &BTreeMap<String, InputSet>,
+    models: &BTreeMap<String, InspectedModel>,
+    workers: ExpectedWorkers,
+) -> Result<BTreeMap<String, Forecast>, RunError> {
+    let bytes = datasets
+        .iter()
+        .map(|(name, set)| (name.clone(), set.text_bytes()));
+    let dataset_bytes: BTreeMap<String, u64> = bytes.collect();
+    let mut stages: BTreeMap<String, Forecast> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for stage in &checked.stages {
+        let forecast = stage.stage.forecast(&BeforeRun {
+            job: &checked.job,
+            models,
+            stages: &stages,
+            corpus_bytes: corpus.text_bytes(),
+            dataset_bytes: &dataset_bytes,
+            workers,
+        });
+        match forecast {
+            Ok(forecast) => {
+                stages.insert(stage.name.clone(), forecast);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(stages)
+    } else {
+        Err(RunError::Job(errors))
+    }
+}
+
+/// Where the job file names a model: in a stage that it spells out, if there is one.
+fn place_of_model(job: &Job, stage: &str, text: &str) -> String {
+    let stages = job.file.stages.iter();
+    let spelled_out = stages.filter(|(name, _)| !job.is_implied(name));
+    let mut places = spelled_out.filter_map(|(name, spec)| {
+        let params = Value::Object(spec.params.clone());
+        Some(format!("stages.{name}.{}", path_of(&params, text)?))
+    });
+    places.next().unwrap_or_else(|| format!("stages.{stage}"))
+}
+
+/// The dotted path of a text within a value.
+fn path_of(value: &Value, text: &str) -> Option<String> {
+    value
+        .as_object()?
+        .iter()
+        .find_map(|(key, value)| match value {
+            Value::String(found) if found == text => Some(key.clone()),
+            value => path_of(value, text).map(|path| format!("{key}.{path}")),
+        })
+}
+
+/// What there is to know of the model in a directory.
+async fn model(
+    stores: &Stores,
+    job: &Job,
+    base_dir: &Path,
+    stage: &str,
+    text: &str,
+) -> Result<InspectedModel, RunError> {
+    let place = place_of_model(job, stage, text);
+    let at = |message: String| {
+        let help = "a model is an earlier stage that trains one, `train(5m)`, `continue(prior, \
+                    biomed)`, or a directory with config.json, tokenizer.json and safetensors";
+        RunError::from(job.error_at(&place, message, Some(help.to_owned())))
+    };
+    let uri = stores::absolute_uri(text, base_dir).map_err(|error| at(error.to_string()))?;
+    let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
+    let inspected = tokio::task::spawn_blocking(move || language_model::inspect(&io, &uri)).await;
+    let inspected = inspected
+        .map_err(|error| RunError::Internal(format!("looking at a model panicked: {error}")))?;
+    inspected.map_err(|failure| match failure.kind {
+        FailureKind::Permanent | FailureKind::Access => at(failure.to_string()),
+        _ => failure.into(),
     })
 }
 

@@ -11,8 +11,11 @@ use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Created, Output, Stores, layout};
 use gleaner_workers::attempt::Workbench;
 use gleaner_workers::attempt_log::{AttemptLog, worker_name};
+use gleaner_workers::endpoint::access::Exchanges;
+use gleaner_workers::endpoint::clock::SystemClock;
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
+use gleaner_workers::forecast::ExpectedWorkers;
 use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
 use gleaner_workers::runner::{Trouble, Worker};
@@ -22,16 +25,18 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::broker::{BrokerArguments, Queues};
+use crate::broker::{BrokerArguments, Queues, Waiting};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
+use crate::endpoints;
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::losers;
 use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::retry::retrying;
 use crate::run_error::RunError;
+use crate::sweep;
 
 /// How long a run waits for a store that is missing, when it has its workers with it.
 const PATIENCE_EMBEDDED: Duration = Duration::from_secs(120);
@@ -82,10 +87,6 @@ pub async fn run(
     let stores = Stores::from_env();
     let broker = arguments.broker.for_job(&checked.job)?;
     let n_slots = n_own_slots(arguments.n_workers, broker.is_some())?;
-    let queues = match &broker {
-        Some(broker) => Queues::over(broker, n_slots).await?,
-        None => Queues::in_memory(),
-    };
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
     let usual = if broker.is_some() {
@@ -93,19 +94,33 @@ pub async fn run(
     } else {
         PATIENCE_EMBEDDED
     };
+    let patience = arguments.patience.unwrap_or(usual);
+    let waiting = Waiting {
+        patience,
+        progress: progress.as_ref(),
+        shutdown: &shutdown,
+    };
+    let queues = match &broker {
+        Some(broker) => Queues::over(broker, n_slots, &waiting).await?,
+        None => Queues::in_memory(),
+    };
     let environment = Environment {
         stores: stores.clone(),
         queue: Arc::clone(&queues.offering),
         task_ended: Arc::new(Notify::new()),
         trouble: Arc::new(Trouble::default()),
         n_slots,
-        patience: arguments.patience.unwrap_or(usual),
+        patience,
         entropy: Arc::clone(&entropy),
         progress,
         shutdown,
     };
-    let attempts = AttemptLog::new(worker_name(entropy.as_ref()), chrono::Utc::now());
+    let name = worker_name(entropy.as_ref());
+    let clock = Arc::new(SystemClock);
+    let exchanges = Exchanges::new(name.clone(), Arc::clone(&entropy), clock);
+    let attempts = AttemptLog::new(name, chrono::Utc::now());
     let options = WorkerOptions {
+        is_beside_coordinator: true,
         attempts: Some(Arc::new(attempts)),
         ..WorkerOptions::default()
     };
@@ -116,6 +131,7 @@ pub async fn run(
             executor: Arc::new(StageExecutor::new(
                 io.clone(),
                 Arc::new(gleaner_predicate::DataFusionPredicates),
+                exchanges,
             )),
             entropy,
         }),
@@ -127,7 +143,8 @@ pub async fn run(
     // The worker stops when the coordinator has ended, and when somebody asks both to.
     let worker_shutdown = environment.shutdown.nested();
     let coordinate = async {
-        let ended = coordinate(&checked, &base_dir, &environment, &io).await;
+        let workers = prepare::expected_workers(broker.is_some(), Some(n_slots));
+        let ended = coordinate(&checked, &base_dir, &environment, &io, workers).await;
         // Nobody offers tasks of this run any more: slots end when they have finished theirs.
         worker_shutdown.drain();
         ended
@@ -159,6 +176,7 @@ pub async fn coordinate(
     base_dir: &std::path::Path,
     environment: &Environment,
     io: &BlockingIo,
+    workers: ExpectedWorkers,
 ) -> Result<RunReport, RunError> {
     let started = Instant::now();
     let output = Output::open(&environment.stores, &checked.output)?;
@@ -177,7 +195,19 @@ pub async fn coordinate(
         pid: std::process::id(),
     };
     retrying(&environment.shutdown, || journal.started(&event)).await?;
-    let inputs = prepare::load_inputs(&environment.stores, &output, checked, base_dir).await;
+    let start = layout::run_event(&run, layout::RUN_STARTED);
+    let progress = environment.progress.as_ref();
+    let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
+    let started_ms = chrono::Utc::now().timestamp_millis();
+    retrying(&environment.shutdown, || {
+        endpoints::announce(&output, &checked.job.file, &run, started_ms)
+    })
+    .await?;
+    let stores = &environment.stores;
+    let inputs = match swept {
+        Ok(()) => prepare::load_inputs(stores, &output, checked, base_dir, workers).await,
+        Err(error) => Err(error),
+    };
     let ended = match inputs {
         Ok(inputs) => {
             let driver = Driver {
@@ -190,7 +220,7 @@ pub async fn coordinate(
                 journal: &journal,
                 mode: Mode::Run,
             };
-            let span = tracing::info_span!("job", name = checked.job.file.name, %run);
+            let span = tracing::error_span!("job", name = checked.job.file.name, %run);
             run_stages(&driver, &inputs, &run, started)
                 .instrument(span)
                 .await
@@ -228,9 +258,12 @@ async fn run_stages(
             .progress
             .note(&format!("cannot read {file}: {reason}"));
     }
+    for note in inputs.forecasts.values().flat_map(|it| &it.notes) {
+        driver.environment.progress.note(note);
+    }
     let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
     for checked in &driver.job.stages {
-        let span = tracing::info_span!("stage", name = checked.name);
+        let span = tracing::error_span!("stage", name = checked.name);
         match driver.run_stage(checked, &stages).instrument(span).await? {
             StageEnd::Finished(finished) => {
                 for note in &finished.notes {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use gleaner_storage::{Output, OutputError, layout};
 use serde::Serialize;
 
+use crate::commands::endpoint_status::{self, EndpointsStatus};
 use crate::journal::{PhaseStarted, RunEnded, RunStarted};
 use crate::progress::{bytes, count};
 
@@ -18,6 +19,9 @@ pub struct StatusReport {
     pub version: Option<VersionStatus>,
     /// The newest run.
     pub run: Option<RunStatus>,
+    /// What was spent at endpoints, if the job has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<EndpointsStatus>,
 }
 
 /// A published version, in short.
@@ -72,6 +76,7 @@ pub async fn status(output: &Output) -> Result<StatusReport, OutputError> {
         output: output.uri().to_owned(),
         version,
         run: newest_run(output).await?,
+        endpoints: endpoint_status::endpoints(output).await?,
     })
 }
 
@@ -83,19 +88,20 @@ pub async fn status(output: &Output) -> Result<StatusReport, OutputError> {
 pub async fn newest_run(output: &Output) -> Result<Option<RunStatus>, OutputError> {
     let mut events = output.list(layout::RUNS).await?;
     events.sort_by(|a, b| a.path.cmp(&b.path));
+    // By the store's clock: each machine that starts runs has its own.
+    let starts = events.iter().filter(|event| {
+        layout::parse_run_event(&event.path).is_some_and(|(_, it)| it == layout::RUN_STARTED)
+    });
+    let starts: Vec<_> = starts.collect();
+    let newest_ms = starts.iter().map(|event| event.modified_ms).max();
+    // Many stores tell whole seconds.
     let mut newest: Option<RunStarted> = None;
-    for event in events
-        .iter()
-        .filter(|event| event.path.ends_with("/start.json"))
-    {
+    for event in starts.iter().filter(|it| Some(it.modified_ms) == newest_ms) {
         let started: Option<RunStarted> = output.get_json(&event.path, "event of a run").await?;
-        if let Some(started) = started
-            && newest
-                .as_ref()
-                .is_none_or(|newest| newest.started_at < started.started_at)
-        {
-            newest = Some(started);
-        }
+        newest = newest
+            .into_iter()
+            .chain(started)
+            .max_by(|a, b| a.started_at.cmp(&b.started_at));
     }
     let Some(started) = newest else {
         return Ok(None);
@@ -161,6 +167,9 @@ impl StatusReport {
                     let _ = writeln!(text, "    {stage}: {} rows", count(*rows));
                 }
             }
+        }
+        if let Some(endpoints) = &self.endpoints {
+            endpoints.render(&mut text);
         }
         let Some(run) = &self.run else {
             text.push_str("  no run has started\n");

@@ -1,10 +1,15 @@
 //! `gleaner validate`: is a job as it should be, before anything is computed?
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use gleaner_schemas::job::Endpoint;
 use gleaner_storage::{Output, Stores};
+use gleaner_workers::endpoint::access::client;
+use gleaner_workers::entropy::SystemEntropy;
 use serde::Serialize;
 
+use crate::broker::BrokerArguments;
 use crate::commands::plan::{InputReport, input_reports};
 use crate::commands::prepare::{self, JobArguments};
 use crate::progress::{bytes, count};
@@ -21,6 +26,8 @@ pub struct ValidateReport {
     pub inputs: Vec<InputReport>,
     /// Name and kind of each stage.
     pub stages: Vec<(String, String)>,
+    /// Sentences about what will be slow, or other than one may think.
+    pub notes: Vec<String>,
 }
 
 /// Checks a job file, the schemas of its inputs and the models that it names.
@@ -28,11 +35,23 @@ pub struct ValidateReport {
 /// # Errors
 ///
 /// Everything that is found to be wrong.
-pub async fn validate(arguments: &JobArguments) -> Result<ValidateReport, RunError> {
+pub async fn validate(
+    arguments: &JobArguments,
+    broker: &BrokerArguments,
+) -> Result<ValidateReport, RunError> {
     let (checked, base_dir) = prepare::read_job(arguments)?;
     let stores = Stores::from_env();
     let output = Output::open(&stores, &checked.output)?;
-    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir).await?;
+    let workers = prepare::expected_workers(broker.for_job(&checked.job)?.is_some(), None);
+    let inputs = prepare::load_inputs(&stores, &output, &checked, &base_dir, workers).await?;
+    let mut notes: Vec<String> = inputs
+        .forecasts
+        .values()
+        .flat_map(|it| it.notes.clone())
+        .collect();
+    for (name, endpoint) in &checked.job.file.endpoints {
+        notes.extend(ask(name, endpoint).await?);
+    }
     let stages = checked.stages.iter();
     Ok(ValidateReport {
         job: checked.job.file.name.clone(),
@@ -41,7 +60,28 @@ pub async fn validate(arguments: &JobArguments) -> Result<ValidateReport, RunErr
         stages: stages
             .map(|stage| (stage.name.clone(), stage.kind.name().to_owned()))
             .collect(),
+        notes,
     })
+}
+
+/// Whether an endpoint answers, lets the key of this environment in, and has the model.
+async fn ask(name: &str, endpoint: &Endpoint) -> Result<Option<String>, RunError> {
+    let client = client(endpoint, name, 1, Arc::new(SystemEntropy))
+        .map_err(|message| RunError::usage(message, "set it, here and where workers run"))?;
+    let models = client.models().await.map_err(|error| {
+        RunError::Unreachable(format!(
+            "endpoint {name} at {}: {}",
+            endpoint.url, error.message
+        ))
+    })?;
+    let is_known = models.is_empty() || models.contains(&endpoint.model);
+    Ok((!is_known).then(|| {
+        format!(
+            "endpoint {name} does not list the model {}; it has {}",
+            endpoint.model,
+            models.join(", ")
+        )
+    }))
 }
 
 impl ValidateReport {
@@ -53,6 +93,9 @@ impl ValidateReport {
         render_inputs(&mut text, &self.inputs);
         for (name, kind) in &self.stages {
             let _ = writeln!(text, "  stage     {name} ({kind})");
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  note      {note}");
         }
         text
     }

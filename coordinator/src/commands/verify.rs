@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use futures::StreamExt as _;
-use gleaner_schemas::{Lanes, ReduceResult, TableFile, TableVersion, Version};
+use gleaner_schemas::{ContentHash, Lanes, ReduceResult, TableFile, TableVersion, Version};
 use gleaner_storage::{Output, OutputError, layout};
-use serde::Serialize;
+use gleaner_workers::language_model::{ModelFacts, ModelPlace};
+use serde::{Deserialize as _, Serialize};
 
 use self::recount::{Counting, lanes_text, recount};
 
@@ -110,6 +111,7 @@ pub async fn verify(output: &Output) -> Result<Option<VerifyReport>, OutputError
     check_copy(output, &version, &mut report).await?;
     check_sums(&version, &mut report);
     check_files(output, &version, &mut report).await?;
+    check_models(output, &version, &mut report).await?;
     report.zombies = zombies(output, &version, &mut report).await?;
     report.differences.sort();
     Ok(Some(report))
@@ -173,6 +175,33 @@ async fn check_copy(
     Ok(())
 }
 
+/// Files of language models that stages have trained.
+async fn check_models(
+    output: &Output,
+    version: &Version,
+    report: &mut VerifyReport,
+) -> Result<(), OutputError> {
+    let models = version
+        .stages
+        .values()
+        .filter_map(|stage| stage.facts.get("model"));
+    let models = models.filter_map(|facts| ModelFacts::deserialize(facts).ok());
+    for file in models.flat_map(|model| model.files) {
+        let ModelPlace::Path(path) = &file.place else {
+            continue;
+        };
+        match output.get(path).await? {
+            None => report.differs(path, "is missing".to_owned()),
+            Some(bytes) if ContentHash::of(&bytes) != file.content => {
+                let found = ContentHash::of(&bytes);
+                report.differs(path, format!("has checksum {found}, not {}", file.content));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// What can be known from the manifest alone.
 fn check_sums(version: &Version, report: &mut VerifyReport) {
     for (name, table) in &version.tables {
@@ -201,7 +230,8 @@ fn check_sums(version: &Version, report: &mut VerifyReport) {
                 format!("lanes are not balanced: {}", lanes_text(&stage.lanes)),
             );
         }
-        if let Some(table) = version.tables.get(name) {
+        let counts_rows = Counting::of(version, name) != Counting::Nothing;
+        if let Some(table) = version.tables.get(name).filter(|_| counts_rows) {
             let of_files: Lanes = table.files.iter().map(|file| file.lanes).sum();
             // Rows of tasks that were given up are in no file.
             let expected = Lanes {

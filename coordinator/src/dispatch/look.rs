@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gleaner_schemas::{Failure, FailureKind, PhasePlan, Task, TaskId};
-use gleaner_storage::output::ListedAttempt;
-use gleaner_storage::{OutputError, layout};
+use gleaner_storage::{Attempts, OutputError, layout};
 
 use super::Dispatcher;
+use super::watch::Watch;
 use crate::ledger::Ledger;
 
 /// What a look found.
@@ -16,8 +16,10 @@ pub(super) struct Look {
     pub(super) news: Vec<usize>,
     /// Whether any failure was news.
     pub(super) has_failures: bool,
+    /// A failure for which the run ends, whatever task it happened to.
+    pub(super) ends_run: Option<Failure>,
     /// Attempts of all tasks, if the whole phase was looked at.
-    pub(super) whole: Option<BTreeMap<TaskId, Vec<ListedAttempt>>>,
+    pub(super) whole: Option<Attempts>,
 }
 
 impl Dispatcher<'_> {
@@ -50,15 +52,21 @@ impl Dispatcher<'_> {
         // returned would end the phase without these tasks.
         let now = self.started.elapsed();
         let news = attempts
-            .keys()
+            .tasks()
             .filter_map(|task| ledger.attempt_seen(task, now))
             .collect();
         let n_open = ledger.counts();
+        let ends_run = failures
+            .values()
+            .map(|(_, failure)| failure)
+            .find(|failure| failure.kind.ends_run())
+            .cloned();
         for (task, (n_failures, failure)) in failures {
             ledger.failures_seen(&task, n_failures, &failure, now);
         }
         Ok(Look {
             news,
+            ends_run,
             has_failures: n_open != ledger.counts(),
             whole: is_whole.then_some(attempts),
         })
@@ -94,28 +102,49 @@ impl Dispatcher<'_> {
     }
 
     /// Records the failures of tasks that the queue has given up, so that they are seen by the
-    /// next look: nobody who took them was heard of again.
+    /// next look: nobody who took them was heard of again. What workers refuse is noted only: the
+    /// task waits for another worker, unless nobody may read what it reads.
     ///
     /// # Errors
     ///
     /// Of the queue or the store. What was not recorded comes again.
-    pub(super) async fn record_given_up(&self, ledger: &Ledger) -> Result<(), Failure> {
+    pub(super) async fn record_given_up(
+        &self,
+        plan: &PhasePlan,
+        tasks: &[Task],
+        ledger: &Ledger,
+        watch: &mut Watch,
+    ) -> Result<(), Failure> {
         for delivery in self.queue.given_up(self.run).await? {
             let task = &delivery.task.task;
-            if ledger.is_open(task) {
+            if let Some(failure) = &delivery.task.refusal {
+                let may_be_denied = failure.kind == FailureKind::Access && ledger.is_open(task);
+                let denied = match may_be_denied {
+                    true => self.denied_too(plan, tasks, &delivery.task).await,
+                    false => None,
+                };
+                match denied {
+                    Some(failure) => self.record_failure(task, &failure).await?,
+                    None => watch.refused(failure),
+                }
+            } else if ledger.is_open(task) {
                 let failure = Failure::new(
                     FailureKind::Memory,
                     "every worker that took the task was lost before it ended; was it out of \
                      memory? lower `task_bytes`, raise the workers' memory above `memory` times \
                      their slots, or see their logs",
                 );
-                let nonce = (self.entropy.next_u64() >> 32) as u32;
-                let key = layout::failure(self.run, task, nonce);
-                self.output.put_json(&key, "failure", &failure).await?;
+                self.record_failure(task, &failure).await?;
                 tracing::warn!(%task, "the queue has given the task up: its workers were lost");
             }
             delivery.ack().await?;
         }
         Ok(())
+    }
+
+    async fn record_failure(&self, task: &TaskId, failure: &Failure) -> Result<(), OutputError> {
+        let nonce = (self.entropy.next_u64() >> 32) as u32;
+        let key = layout::failure(self.run, task, nonce);
+        self.output.put_json(&key, "failure", failure).await
     }
 }

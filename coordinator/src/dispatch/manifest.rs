@@ -1,14 +1,14 @@
 //! The end of a phase: one attempt per task is pinned, and the manifest created.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{
     Lanes, PhaseManifest, PhasePlan, PinnedAttempt, PlanId, QuarantinedTask, SourceFile, Task,
-    TaskId,
 };
 use gleaner_storage::output::ListedAttempt;
-use gleaner_storage::{Output, OutputError, encode, layout};
+use gleaner_storage::{Attempts, OutputError, encode, layout};
 
 use super::Dispatcher;
 use crate::ledger::Ledger;
@@ -30,21 +30,9 @@ impl Dispatcher<'_> {
         plan: &PhasePlan,
         plan_id: &PlanId,
         tasks: &[Task],
-        ledger: &Ledger,
-        attempts: &BTreeMap<TaskId, Vec<ListedAttempt>>,
+        ledger: Ledger,
+        attempts: Attempts,
     ) -> Result<PhaseManifest, RunError> {
-        // Owned: a closure over borrowed pairs is not general enough for a future that is sent.
-        let chosen: Vec<(usize, ListedAttempt)> = tasks
-            .iter()
-            .enumerate()
-            .filter_map(|(idx, task)| Some((idx, attempts.get(&task.id)?.first()?.clone())))
-            .collect();
-        let pinned = retrying(self.shutdown, || {
-            Output::map_concurrently(chosen.clone(), FOOTER_READS, |(idx, attempt)| {
-                self.pin(&tasks[idx], attempt)
-            })
-        })
-        .await?;
         let quarantined: Vec<QuarantinedTask> = ledger
             .quarantined()
             .map(|(idx, failure, attempts)| QuarantinedTask {
@@ -55,6 +43,23 @@ impl Dispatcher<'_> {
                 rows: tasks[idx].shard.n_rows(),
             })
             .collect();
+        // It has said all that it knows, and with a million tasks what follows takes its memory.
+        drop(ledger);
+        // By numbers: a closure over borrowed pairs is not general enough for a future that is
+        // sent.
+        let chosen = (0..tasks.len()).filter_map(|idx| {
+            let attempt = attempts.smallest(&tasks[idx].id)?.clone();
+            Some((idx, attempt))
+        });
+        let mut pinned: Vec<PinnedAttempt> = futures::stream::iter(chosen)
+            .map(|(idx, attempt)| async move {
+                retrying(self.shutdown, || self.pin(&tasks[idx], &attempt)).await
+            })
+            .buffered(FOOTER_READS)
+            .try_collect()
+            .await?;
+        drop(attempts);
+        pinned.shrink_to_fit();
         if pinned.len() + quarantined.len() != tasks.len() {
             return Err(RunError::Internal(format!(
                 "stage {}, phase {}: {} of {} tasks have an outcome",
@@ -66,7 +71,6 @@ impl Dispatcher<'_> {
         }
         let failed: u64 = quarantined.iter().filter_map(|task| task.rows).sum();
         let manifest = PhaseManifest {
-            format: PhaseManifest::FORMAT,
             stage: plan.stage.clone(),
             phase: plan.phase.clone(),
             plan: plan_id.clone(),
@@ -82,36 +86,41 @@ impl Dispatcher<'_> {
         let key = if manifest.quarantined.is_empty() {
             layout::phase_manifest(&plan.stage, &plan.phase, plan_id)
         } else {
-            let content = gleaner_schemas::Fingerprint::of("partial", &manifest);
+            let content = manifest.partial_content();
             layout::partial_manifest(&plan.stage, &plan.phase, plan_id, &content)
         };
-        retrying(self.shutdown, || {
-            self.output
-                .create_json(&key, "phase manifest", manifest.clone())
+        let stored = retrying(self.shutdown, || {
+            self.output.create_phase_manifest(&key, &manifest)
         })
-        .await
+        .await?;
+        Ok(stored.map_or(manifest, |stored| told_by(stored, tasks)))
     }
 
-    async fn pin(&self, task: &Task, attempt: ListedAttempt) -> Result<PinnedAttempt, OutputError> {
-        let path = self.output.path_of(&attempt.path);
+    async fn pin(
+        &self,
+        task: &Task,
+        attempt: &ListedAttempt,
+    ) -> Result<PinnedAttempt, OutputError> {
+        let key = attempt.path(&task.id);
+        let path = self.output.path_of(&key);
         let facts = encode::read_facts(self.output.store(), &path, attempt.bytes)
             .await
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::InvalidData => OutputError::Malformed {
-                    uri: self.output.uri_of(&attempt.path),
+                    uri: self.output.uri_of(&key),
                     expected: "object of a task",
                     message: format!("{}; remove it and run the job again", error_chain(&error)),
                 },
                 _ => OutputError::Store {
                     operation: "read the footer of",
-                    uri: self.output.uri_of(&attempt.path),
+                    uri: self.output.uri_of(&key),
                     source: error.into(),
                 },
             })?;
         Ok(PinnedAttempt {
             task: task.id.clone(),
-            attempt: attempt.attempt,
-            path: attempt.path,
+            attempt: attempt.attempt.clone(),
+            folder: Arc::clone(&attempt.folder),
             rows: facts.rows,
             bytes: attempt.bytes,
             lanes: facts.lanes,
@@ -120,15 +129,28 @@ impl Dispatcher<'_> {
     }
 }
 
+/// The manifest with what its stored form leaves out: the corpus files that each task's rows come
+/// from.
+pub(super) fn told_by(mut manifest: PhaseManifest, tasks: &[Task]) -> PhaseManifest {
+    let mut tasks = tasks.iter();
+    for pinned in &mut manifest.attempts {
+        // Both are in the plan's order; tasks that were given up are passed over.
+        if let Some(task) = tasks.find(|task| task.id == pinned.task) {
+            pinned.inputs = inputs_of(task);
+        }
+    }
+    manifest
+}
+
 /// The corpus files that a task's rows come from: its companions, or the files that it reads.
-fn inputs_of(task: &Task) -> Vec<SourceFile> {
+fn inputs_of(task: &Task) -> Vec<Arc<SourceFile>> {
     if !task.shard.companions.is_empty() {
         return task.shard.companions.clone();
     }
-    let mut files: Vec<SourceFile> = Vec::new();
+    let mut files: Vec<Arc<SourceFile>> = Vec::with_capacity(1);
     for slice in &task.shard.slices {
         if files.last() != Some(&slice.file) {
-            files.push(slice.file.clone());
+            files.push(Arc::clone(&slice.file));
         }
     }
     files

@@ -11,21 +11,20 @@
 //!    phase ends with [`PhaseEnd::Split`] and is planned again, with what is known so far.
 //! 4. When each task has an outcome, [`manifest`] pins one attempt each.
 
+mod access;
 mod look;
 mod manifest;
 mod watch;
+mod work;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::{
-    Failure, FailureKind, PhaseManifest, PhasePlan, PlanId, Route, RunId, Task, TaskId,
-    TaskMessage, metric,
+    Failure, FailureKind, PhaseManifest, PhasePlan, PlanId, Route, RunId, Task, TaskMessage, metric,
 };
-use gleaner_storage::output::ListedAttempt;
-use gleaner_storage::{Output, OutputError, layout};
+use gleaner_storage::{Attempts, Output, OutputError, Stores, layout};
 use gleaner_workers::entropy::Entropy;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
@@ -40,6 +39,9 @@ use crate::run_error::RunError;
 use crate::splits;
 use look::Look;
 use watch::Watch;
+use work::sum;
+
+pub use work::Work;
 
 /// Shortest pause between two looks at the store.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -65,6 +67,8 @@ const OFFERS_PER_SLOT: usize = 2;
 /// What dispatching needs besides the phase.
 #[derive(Debug)]
 pub struct Dispatcher<'a> {
+    /// What tasks read from.
+    pub stores: &'a Stores,
     /// The output.
     pub output: &'a Output,
     /// Where tasks are offered.
@@ -121,25 +125,6 @@ pub struct PhaseOutcome {
     pub work: Work,
 }
 
-/// Work that was done, and how long it took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct Work {
-    /// Rows of the tasks, where footers told them.
-    pub rows: u64,
-    /// Uncompressed bytes of the tasks.
-    pub bytes: u64,
-    /// From the first offer to the last attempt.
-    pub seconds: f64,
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.bytes += other.bytes;
-        self.seconds += other.seconds;
-    }
-}
-
 /// The manifest of a phase that was complete before, if it was.
 ///
 /// # Errors
@@ -149,9 +134,11 @@ pub async fn stored_manifest(
     output: &Output,
     plan: &PhasePlan,
     plan_id: &PlanId,
+    tasks: &[Task],
 ) -> Result<Option<PhaseManifest>, OutputError> {
     let key = layout::phase_manifest(&plan.stage, &plan.phase, plan_id);
-    output.get_json(&key, "phase manifest").await
+    let stored = output.phase_manifest(&key).await?;
+    Ok(stored.map(|stored| manifest::told_by(stored, tasks)))
 }
 
 impl Dispatcher<'_> {
@@ -169,16 +156,20 @@ impl Dispatcher<'_> {
         earlier: Option<PhaseState>,
     ) -> Result<PhaseEnd, RunError> {
         retrying(self.shutdown, || self.store_plan(plan, plan_id, tasks)).await?;
-        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
         let options = LedgerOptions {
             overdue_after: 2 * Duration::from_millis(plan.task_timeout_ms),
             offers_max: OFFERS_MAX,
             retry_pause: RETRY_PAUSE,
         };
         let mut turns = Turns {
-            ledger: Ledger::new(&ids, options),
+            ledger: Ledger::new(tasks.iter().map(|task| &task.id), options),
             reused: None,
-            watch: Watch::new(self.patience, Instant::now()),
+            watch: Watch::new(
+                self.route.resource,
+                self.patience,
+                self.patience.max(options.overdue_after),
+                Instant::now(),
+            ),
             asked_at: None,
         };
         if let Some(earlier) = earlier {
@@ -205,7 +196,7 @@ impl Dispatcher<'_> {
             work.seconds = self.started.elapsed().as_secs_f64();
         }
         let manifest = self
-            .manifest(plan, plan_id, tasks, &turns.ledger, &attempts)
+            .manifest(plan, plan_id, tasks, turns.ledger, attempts)
             .await?;
         Ok(PhaseEnd::Complete(PhaseOutcome {
             manifest,
@@ -241,7 +232,7 @@ impl Dispatcher<'_> {
         plan_id: &PlanId,
         tasks: &[Task],
         turns: &mut Turns,
-    ) -> Result<Option<BTreeMap<TaskId, Vec<ListedAttempt>>>, RunError> {
+    ) -> Result<Option<Attempts>, RunError> {
         let mut is_first = true;
         loop {
             let looked_at = Instant::now();
@@ -260,17 +251,20 @@ impl Dispatcher<'_> {
                         self.progress.phase_finished(&plan.stage, &plan.phase);
                         return Ok(Some(attempts));
                     }
+                    if let Some(failure) = look.ends_run {
+                        return Err(failure.into());
+                    }
                 }
                 Err(error) => Self::note_failure(&mut turns.watch, error.into())?,
             }
             if self.shutdown.is_draining() {
                 return Err(RunError::Interrupted);
             }
-            if let Some(failure) = self.trouble.get() {
+            if let Some(failure) = self.trouble.get(self.output.uri()) {
                 return Err(RunError::cannot_write(&failure));
             }
             if !is_first {
-                if self.split(tasks, turns).await? {
+                if self.split(plan, tasks, turns).await? {
                     return Ok(None);
                 }
                 if let Err(failure) = self.offer(plan, plan_id, tasks, turns).await {
@@ -290,7 +284,7 @@ impl Dispatcher<'_> {
     }
 
     fn note_failure(watch: &mut Watch, failure: Failure) -> Result<(), RunError> {
-        if failure.kind == FailureKind::Permanent {
+        if matches!(failure.kind, FailureKind::Permanent | FailureKind::Access) {
             return Err(failure.into());
         }
         watch.failed(failure);
@@ -319,7 +313,12 @@ impl Dispatcher<'_> {
 
     /// Replaces tasks that no worker could finish by smaller ones, where there are any. Whether it
     /// did.
-    async fn split(&self, tasks: &[Task], turns: &mut Turns) -> Result<bool, RunError> {
+    async fn split(
+        &self,
+        plan: &PhasePlan,
+        tasks: &[Task],
+        turns: &mut Turns,
+    ) -> Result<bool, RunError> {
         let unsplit: Vec<(usize, Failure)> = turns
             .ledger
             .unsplit()
@@ -329,7 +328,7 @@ impl Dispatcher<'_> {
         for (idx, failure) in unsplit {
             let task = &tasks[idx];
             let stored = retrying(self.shutdown, || splits::store(self.output, task, &failure));
-            if stored.await? {
+            if !plan.is_whole && stored.await? {
                 tracing::warn!(task = %task.id, %failure, "replaced by smaller tasks");
                 is_split = true;
             } else {
@@ -354,6 +353,11 @@ impl Dispatcher<'_> {
         }
     }
 
+    /// A phase was found complete: what it needs is told to those who tidy up.
+    pub async fn reused(&self, plan: &PhasePlan, plan_id: &PlanId) {
+        self.journal_phase(plan, plan_id, plan.n_tasks).await;
+    }
+
     async fn phase_started(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
         self.progress.phase_started(
             &plan.stage,
@@ -362,6 +366,10 @@ impl Dispatcher<'_> {
             plan.n_rows,
             plan.bytes,
         );
+        self.journal_phase(plan, plan_id, n_reused).await;
+    }
+
+    async fn journal_phase(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
         self.journal
             .phase_started(&PhaseStarted {
                 stage: plan.stage.clone(),
@@ -422,7 +430,8 @@ impl Dispatcher<'_> {
             ];
             metrics::gauge!(metric::QUEUE_WAITING, &labels).set(state.n_waiting as f64);
             turns.watch.queue_answered(state, self.n_slots, now);
-            self.record_given_up(&turns.ledger).await?;
+            self.record_given_up(plan, tasks, &turns.ledger, &mut turns.watch)
+                .await?;
         }
         let state = turns.asked_at.map(|(_, state)| state).unwrap_or_default();
         let n_slots = state
@@ -430,7 +439,12 @@ impl Dispatcher<'_> {
             .map_or(self.n_slots, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let window = OFFERS_PER_SLOT.saturating_mul(n_slots.max(self.n_slots).max(1));
         let now = self.started.elapsed();
-        let offers = turns.ledger.offers(now, window);
+        // While messages wait, or nobody takes any, a task that was offered long ago may be waiting
+        // for no fault of its own. A queue in this process loses nothing and counts no slots.
+        let is_held_up = state
+            .n_slots
+            .is_some_and(|n_slots| n_slots == 0 || state.n_waiting > 0);
+        let offers = turns.ledger.offers(now, window, !is_held_up);
         if let Err(failure) = self.publish(plan, plan_id, tasks, &offers).await {
             turns.ledger.not_published(&offers);
             return Err(failure);
@@ -466,6 +480,8 @@ impl Dispatcher<'_> {
                 task_idx: idx as u64,
                 task: tasks[idx].id.clone(),
                 route: self.route,
+                n_passed_on: 0,
+                refusal: None,
             })
             .collect();
         Ok(self.queue.publish(&messages).await?)
@@ -481,13 +497,4 @@ struct Turns {
     watch: Watch,
     /// When the queue was asked last, and what it said.
     asked_at: Option<(Instant, gleaner_queue::QueueState)>,
-}
-
-fn sum(tasks: &[Task], indices: &[usize]) -> Work {
-    let shards = || indices.iter().map(|&idx| &tasks[idx].shard);
-    Work {
-        rows: shards().filter_map(|shard| shard.n_rows()).sum(),
-        bytes: shards().map(gleaner_schemas::Shard::bytes).sum(),
-        seconds: 0.0,
-    }
 }

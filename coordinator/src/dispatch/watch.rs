@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use gleaner_queue::QueueState;
-use gleaner_schemas::Failure;
+use gleaner_schemas::{Failure, Resource};
 use tokio::time::Instant;
 
 use crate::run_error::RunError;
@@ -23,24 +23,44 @@ enum Missing {
 /// When things were last heard of.
 #[derive(Debug)]
 pub(super) struct Watch {
+    /// What workers must have to do a task.
+    resource: Resource,
     patience: Duration,
     store_at: Instant,
     queue_at: Instant,
     workers_at: Instant,
     last_failure: Option<Failure>,
     is_noted: bool,
+    /// Why workers leave tasks to others, since one last had an outcome.
+    refusal: Option<String>,
+    /// What of that the user was told.
+    noted_refusal: Option<String>,
+    outcome_at: Instant,
+    /// How long no task may have an outcome while workers refuse some.
+    outcome_within: Duration,
 }
 
 impl Watch {
-    /// Everything is fine at `now`; each may be missing for `patience`.
-    pub(super) fn new(patience: Duration, now: Instant) -> Self {
+    /// Everything is fine at `now`; each may be missing for `patience`, and outcomes, while
+    /// workers that have `resource` refuse tasks, for `outcome_within`.
+    pub(super) fn new(
+        resource: Resource,
+        patience: Duration,
+        outcome_within: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
+            resource,
             patience,
             store_at: now,
             queue_at: now,
             workers_at: now,
             last_failure: None,
             is_noted: false,
+            refusal: None,
+            noted_refusal: None,
+            outcome_at: now,
+            outcome_within,
         }
     }
 
@@ -51,15 +71,27 @@ impl Watch {
 
     /// Some task has an outcome that is news: somebody works, whatever the queue says.
     pub(super) fn progressed(&mut self, now: Instant) {
+        self.outcome_at = now;
+        self.refusal = None;
+        self.workers_seen(now);
+    }
+
+    fn workers_seen(&mut self, now: Instant) {
         self.workers_at = now;
         self.is_noted = false;
+    }
+
+    /// A worker leaves tasks to others, for a reason that does not go away by itself.
+    pub(super) fn refused(&mut self, failure: &Failure) {
+        tracing::warn!(%failure, "a worker leaves the tasks of this run to others");
+        self.refusal = Some(failure.to_string());
     }
 
     /// The queue answered. `n_own_slots` are those of this process.
     pub(super) fn queue_answered(&mut self, state: QueueState, n_own_slots: usize, now: Instant) {
         self.queue_at = now;
         if n_own_slots > 0 || state.n_slots.is_none_or(|n_slots| n_slots > 0) {
-            self.progressed(now);
+            self.workers_seen(now);
         }
     }
 
@@ -85,14 +117,22 @@ impl Watch {
 
     /// What the user should know now, once.
     pub(super) fn note(&mut self, now: Instant) -> Option<String> {
+        if self.refusal.is_some() && self.refusal != self.noted_refusal {
+            self.noted_refusal.clone_from(&self.refusal);
+            let refusal = self.refusal.as_deref().unwrap_or_default();
+            return Some(format!(
+                "a worker leaves the tasks of this run to other workers: {refusal}"
+            ));
+        }
         let (missing, span) = self.longest_missing(now);
         if missing != Missing::Workers || span < NOTE_AFTER || self.is_noted {
             return None;
         }
         self.is_noted = true;
         Some(format!(
-            "waiting for workers: none is connected; start some with `gleaner-worker --queue ...` \
-             (giving up in {})",
+            "waiting for workers: none that takes tasks for `{0}` is connected; start some with \
+             `gleaner-worker --queue ... --resources {0}` (giving up in {1})",
+            self.resource.as_str(),
             crate::progress::duration(self.patience.saturating_sub(span))
         ))
     }
@@ -105,9 +145,12 @@ impl Watch {
     pub(super) fn check(&self, n_open: usize, now: Instant) -> Result<(), RunError> {
         let (missing, span) = self.longest_missing(now);
         if span <= self.patience {
-            return Ok(());
+            return self.check_refusals(n_open, now);
         }
         let span = crate::progress::duration(span);
+        let refusal = self.refusal.as_ref().map_or_else(String::new, |refusal| {
+            format!("; a worker that was there left its tasks to others: {refusal}")
+        });
         let cause = self
             .last_failure
             .as_ref()
@@ -116,10 +159,25 @@ impl Watch {
             Missing::Store => format!("the output's store has not answered for {span}{cause}"),
             Missing::Queue => format!("the queue has not answered for {span}{cause}"),
             Missing::Workers => format!(
-                "no worker has been connected for {span} and {n_open} tasks are open; start \
-                 workers (`gleaner-worker --queue ...`) and run the job again to go on"
+                "no worker that takes tasks for `{0}` has been connected for {span} and {n_open} \
+                 tasks are open; start workers (`gleaner-worker --queue ... --resources {0}`) and \
+                 run the job again to go on{refusal}",
+                self.resource.as_str()
             ),
         }))
+    }
+
+    /// Workers that are connected, but that cannot do any task, are as good as none.
+    fn check_refusals(&self, n_open: usize, now: Instant) -> Result<(), RunError> {
+        let span = now.saturating_duration_since(self.outcome_at);
+        match &self.refusal {
+            Some(refusal) if span > self.outcome_within => Err(RunError::Unreachable(format!(
+                "no task has come to an end for {} and {n_open} are open, since workers leave them \
+                 to others; mend that and run the job again to go on: {refusal}",
+                crate::progress::duration(span)
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -128,6 +186,7 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(60);
+    const OUTCOME_WITHIN: Duration = Duration::from_secs(200);
 
     fn state(n_slots: u64) -> QueueState {
         QueueState {
@@ -150,7 +209,7 @@ mod tests {
     async fn nobody_works_for_too_long() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::new(PATIENCE, start);
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
         for second in 1..=60 {
             watch.store_answered(at(second));
             watch.queue_answered(state(0), 0, at(second));
@@ -161,7 +220,7 @@ mod tests {
         watch.store_answered(at(61));
         let message = check(&watch, at(61));
         assert!(
-            message.starts_with("no worker has been connected"),
+            message.starts_with("no worker that takes tasks for `cpu` has been connected"),
             "{message}"
         );
         watch.queue_answered(state(1), 0, at(62));
@@ -170,10 +229,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn workers_that_refuse_are_as_good_as_none_in_the_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
+        let hear = |watch: &mut Watch, second| {
+            watch.store_answered(at(second));
+            watch.queue_answered(state(1), 0, at(second));
+        };
+        let denied = Failure::new(gleaner_schemas::FailureKind::Permanent, "access denied");
+        watch.refused(&denied);
+        let note = watch.note(at(1)).expect("a note");
+        assert!(note.ends_with("access denied"), "{note}");
+        // Said once, and forgotten when another worker does a task.
+        watch.refused(&denied);
+        assert_eq!(watch.note(at(2)), None);
+        watch.progressed(at(100));
+        hear(&mut watch, 400);
+        assert_eq!(check(&watch, at(400)), "");
+        watch.refused(&denied);
+        watch.progressed(at(500));
+        watch.refused(&denied);
+        hear(&mut watch, 700);
+        assert_eq!(check(&watch, at(700)), "");
+        hear(&mut watch, 701);
+        let message = check(&watch, at(701));
+        assert!(message.starts_with("no task has come"), "{message}");
+        assert!(message.ends_with("access denied"), "{message}");
+        // Gone altogether, they are missed sooner, and the cause is told all the same.
+        watch.queue_answered(state(0), 0, at(770));
+        watch.store_answered(at(770));
+        let message = check(&watch, at(770));
+        assert!(
+            message.starts_with("no worker that takes tasks for `cpu` has been connected"),
+            "{message}"
+        );
+        assert!(message.ends_with("access denied"), "{message}");
+    }
+
+    #[tokio::test]
     async fn what_is_done_proves_that_somebody_works() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::new(PATIENCE, start);
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
         watch.progressed(at(50));
         watch.store_answered(at(100));
         watch.queue_answered(state(0), 0, at(100));
@@ -184,7 +282,7 @@ mod tests {
     async fn store_and_queue_are_told_apart() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::new(PATIENCE, start);
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
         watch.store_answered(at(100));
         watch.failed(Failure::new(
             gleaner_schemas::FailureKind::Transient,

@@ -1,6 +1,8 @@
 //! A map phase: planned, looked up or dispatched, and accounted for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use gleaner_schemas::{PhasePlan, Route, Shard, SideInput, Task};
 use gleaner_storage::layout;
@@ -14,6 +16,7 @@ use crate::checked_job::CheckedStage;
 use crate::dispatch::{Dispatcher, PhaseEnd, PhaseState, stored_manifest};
 use crate::phase_input;
 use crate::planner;
+use crate::progress::{bytes, duration};
 use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::splits;
@@ -46,11 +49,17 @@ impl Driver<'_> {
                 });
             }
             let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-            let stored =
-                retrying(shutdown, || stored_manifest(self.output, &plan, &plan_id)).await?;
+            let stored = retrying(shutdown, || {
+                stored_manifest(self.output, &plan, &plan_id, &tasks)
+            })
+            .await?;
             let manifest = match (stored, self.mode) {
-                (Some(manifest), _) => {
+                (Some(manifest), mode) => {
                     progress.reuse.n_reused += plan.n_tasks;
+                    if mode == Mode::Run {
+                        let dispatcher = self.dispatcher(checked, &phase.name, started);
+                        dispatcher.reused(&plan, &plan_id).await;
+                    }
                     manifest
                 }
                 (None, Mode::Plan) => {
@@ -59,8 +68,13 @@ impl Driver<'_> {
                     return Ok(Some(StageEnd::Open(Box::new(open), progress.reuse)));
                 }
                 (None, Mode::Run) => {
-                    let dispatcher = self.dispatcher(checked, started);
-                    let span = tracing::info_span!("phase", name = plan.phase, plan = %plan_id);
+                    let shards = tasks.iter().map(|task| &task.shard);
+                    let slow = self.slow_tasks(&checked.name, shards);
+                    if let Some(slow) = slow.filter(|_| known.is_none()) {
+                        self.environment.progress.note(&slow);
+                    }
+                    let dispatcher = self.dispatcher(checked, &phase.name, started);
+                    let span = tracing::error_span!("phase", name = plan.phase, plan = %plan_id);
                     let ended = dispatcher.run_phase(&plan, &plan_id, &tasks, known.take());
                     match ended.instrument(span).await? {
                         PhaseEnd::Complete(outcome) => {
@@ -83,27 +97,29 @@ impl Driver<'_> {
                 plan.n_tasks,
                 phase.is_table,
             )?;
+            let manifest = Arc::new(manifest);
             progress
                 .folders
-                .push((plan.folder.clone(), manifest.clone()));
+                .push((plan.folder.clone(), Arc::clone(&manifest)));
             if phase.is_table {
-                progress.table = Some(manifest.clone());
+                progress.table = Some(Arc::clone(&manifest));
             }
             progress.maps.insert(phase.name, manifest);
             return Ok(None);
         }
     }
 
-    fn dispatcher(&self, checked: &CheckedStage, started: Instant) -> Dispatcher<'_> {
+    fn dispatcher(&self, checked: &CheckedStage, phase: &str, started: Instant) -> Dispatcher<'_> {
         let environment = self.environment;
         Dispatcher {
+            stores: &environment.stores,
             output: self.output,
             queue: &environment.queue,
             task_ended: &environment.task_ended,
             trouble: &environment.trouble,
             n_slots: environment.n_slots,
             route: Route {
-                resource: checked.kind.resource(),
+                resource: checked.stage.resource_of(phase),
                 priority: self.job.job.file.priority,
             },
             patience: environment.patience,
@@ -121,7 +137,11 @@ impl Driver<'_> {
     /// # Errors
     ///
     /// If the stage names something that does not exist.
-    pub fn expected_shards(&self, input: &PhaseInput) -> Result<Option<Vec<Shard>>, RunError> {
+    pub fn expected_shards(
+        &self,
+        stage: &str,
+        input: &PhaseInput,
+    ) -> Result<Option<Vec<Shard>>, RunError> {
         let PhaseInput::Documents { from, .. } = input else {
             return Ok(None);
         };
@@ -132,10 +152,43 @@ impl Driver<'_> {
             inputs: self.inputs,
             stages: &BTreeMap::new(),
             own: ("", None),
+            maps: &BTreeMap::new(),
             output: self.output,
         };
+        Ok(Some(sources.shards(input, self.task_bytes(stage))?.1))
+    }
+
+    /// Bytes of input that a task of a stage has, about: less than the job file says where it would
+    /// last too long.
+    fn task_bytes(&self, stage: &str) -> u64 {
+        let forecast = self.inputs.forecasts.get(stage);
+        let most = forecast.and_then(|forecast| forecast.task_bytes_max);
         let task_bytes = self.job.job.file.task_bytes.bytes();
-        Ok(Some(sources.shards(input, task_bytes)?.1))
+        most.map_or(task_bytes, |most| task_bytes.min(most))
+    }
+
+    /// A sentence about a stage whose longest task may not end in time, if there is one.
+    #[must_use]
+    pub fn slow_tasks<'s>(
+        &self,
+        stage: &str,
+        shards: impl Iterator<Item = &'s Shard>,
+    ) -> Option<String> {
+        let speed = self.inputs.forecasts.get(stage)?.speed?;
+        let seconds = |shard: &Shard| Duration::from_secs_f64(speed.seconds(shard).min(1e9));
+        let longest = shards.max_by_key(|shard| seconds(shard))?;
+        let task_timeout = self.job.job.file.task_timeout.duration();
+        (seconds(longest) > task_timeout).then(|| {
+            format!(
+                "{stage}: a task with {} of input may take {} at {:.0} tokens per second, which is \
+                 told low; should it not end within `task_timeout` ({}), raise that, set \
+                 `max_tokens`, or write the input with smaller row groups",
+                bytes(longest.bytes()),
+                duration(seconds(longest)),
+                speed.tokens_per_second,
+                duration(task_timeout),
+            )
+        })
     }
 
     async fn plan_map(
@@ -149,10 +202,13 @@ impl Driver<'_> {
         let sources = phase_input::Sources {
             inputs: self.inputs,
             stages,
-            own: (&checked.name, progress.table.as_ref()),
+            own: (&checked.name, progress.table.as_deref()),
+            maps: &progress.maps,
             output: self.output,
         };
-        let (reader, shards) = sources.shards(&phase.input, file.task_bytes.bytes())?;
+        let most = checked.stage.task_bytes_max(&phase.name);
+        let task_bytes = self.task_bytes(&checked.name).min(most.unwrap_or(u64::MAX));
+        let (reader, shards) = sources.shards(&phase.input, task_bytes)?;
         let folder = if phase.is_table {
             layout::table_folder(&checked.name)
         } else {
@@ -174,6 +230,13 @@ impl Driver<'_> {
             memory_bytes: file.memory.bytes(),
             task_timeout_ms: u64::try_from(file.task_timeout.duration().as_millis())
                 .unwrap_or(u64::MAX),
+            is_whole: matches!(
+                phase.input,
+                PhaseInput::Inner {
+                    in_one_task: true,
+                    ..
+                }
+            ),
         };
         let shutdown = &self.environment.shutdown;
         let heed = || splits::heed(self.output, &plan, shards.clone());
@@ -191,6 +254,13 @@ impl Driver<'_> {
             .iter()
             .map(|(name, table)| {
                 let (output, file) = match table {
+                    SideTable::ModelFile(file) => {
+                        return Ok(SideInput {
+                            name: name.clone(),
+                            uri: file.uri(|path| self.output.uri_of(path)),
+                            content: file.content.clone(),
+                        });
+                    }
                     SideTable::Reduce { phase, table } => {
                         let file = progress
                             .reduces
@@ -221,7 +291,9 @@ impl Driver<'_> {
     async fn open_phase(&self, plan: PhasePlan, tasks: &[Task]) -> Result<OpenPhase, RunError> {
         let attempts = self.output.attempts(&plan.folder).await?;
         let reused = || tasks.iter().filter(|task| attempts.contains_key(&task.id));
+        let shards = tasks.iter().map(|task| &task.shard);
         Ok(OpenPhase {
+            slow: self.slow_tasks(&plan.stage, shards),
             n_reused: reused().count() as u64,
             rows_reused: reused().filter_map(|task| task.shard.n_rows()).sum(),
             bytes_reused: reused().map(|task| task.shard.bytes()).sum(),

@@ -21,8 +21,10 @@ use gleaner_schemas::{
     Version,
 };
 use gleaner_storage::table::BlockingIo;
-use gleaner_storage::{Output, Stores};
+use gleaner_storage::{Output, Stores, layout};
 use gleaner_workers::entropy::Entropy;
+use gleaner_workers::forecast::Forecast;
+use gleaner_workers::language_model::ModelFacts;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{Completed, CompletedStage, Outcome, OutcomeTable, ReducePhase, Step};
@@ -71,6 +73,10 @@ pub struct JobInputs {
     pub corpus: InputSet,
     /// Datasets by name.
     pub datasets: BTreeMap<String, InputSet>,
+    /// Directories of language models, by the text that names them.
+    pub models: BTreeMap<String, ModelFacts>,
+    /// What stages foresee, by name.
+    pub forecasts: BTreeMap<String, Forecast>,
     /// Newest versions of other outputs, by the text that names them.
     pub others: BTreeMap<String, (Output, Version)>,
     /// The newest version of this output.
@@ -100,9 +106,9 @@ pub struct FinishedStage {
     /// Sentences for the summary.
     pub notes: Vec<String>,
     /// Folders of its map phases, with the attempts that are pinned.
-    pub manifests: Vec<(String, PhaseManifest)>,
+    pub manifests: Vec<(String, Arc<PhaseManifest>)>,
     /// Table phase, which later stages read.
-    pub table: Option<PhaseManifest>,
+    pub table: Option<Arc<PhaseManifest>>,
 }
 
 /// A map phase that [`Mode::Plan`] stopped at.
@@ -116,6 +122,8 @@ pub struct OpenPhase {
     pub rows_reused: u64,
     /// Uncompressed bytes of these tasks.
     pub bytes_reused: u64,
+    /// A sentence about tasks that may not end in time.
+    pub slow: Option<String>,
 }
 
 /// How far a stage came.
@@ -152,10 +160,10 @@ pub struct Driver<'a> {
 
 #[derive(Default)]
 struct StageProgress {
-    maps: BTreeMap<String, PhaseManifest>,
+    maps: BTreeMap<String, Arc<PhaseManifest>>,
     reduces: BTreeMap<String, ReduceResult>,
-    folders: Vec<(String, PhaseManifest)>,
-    table: Option<PhaseManifest>,
+    folders: Vec<(String, Arc<PhaseManifest>)>,
+    table: Option<Arc<PhaseManifest>>,
     sql: Option<(SchemaRef, Vec<TableFile>)>,
     reuse: Reuse,
     work: Work,
@@ -193,6 +201,7 @@ impl Driver<'_> {
                 published: self.inputs.published.as_ref(),
                 others: &others,
                 stages: &completed_stages,
+                models: &self.inputs.models,
                 corpus_schema: &self.inputs.corpus.schema,
             })?;
             match step {
@@ -287,10 +296,15 @@ impl Driver<'_> {
                 (schema, files, manifest.lanes)
             }
             (None, None) => {
-                return Err(RunError::Internal(format!(
-                    "stage {} ended without a table",
-                    checked.name
-                )));
+                let Some((table, lanes)) = &outcome.table else {
+                    return Err(RunError::Internal(format!(
+                        "stage {} ended without a table",
+                        checked.name
+                    )));
+                };
+                let files = self.outcome_table(&checked.name, table, &progress)?;
+                let schema = phase_input::read_schema(self.output, &files).await?;
+                (schema, files, *lanes)
             }
         };
         let mut tables = BTreeMap::from([(checked.name.clone(), files)]);
@@ -346,7 +360,7 @@ fn table_file(pinned: &gleaner_schemas::PinnedAttempt) -> TableFile {
     let mut inputs: Vec<String> = pinned.inputs.iter().map(|file| file.name.clone()).collect();
     inputs.dedup();
     TableFile {
-        path: pinned.path.clone(),
+        path: layout::pinned(pinned),
         rows: pinned.rows,
         bytes: pinned.bytes,
         checksum: pinned.attempt.content(),

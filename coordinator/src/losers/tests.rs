@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use gleaner_schemas::{ContentHash, Fingerprint, Lanes, PinnedAttempt, PlanId, Reuse};
-use gleaner_storage::Stores;
+use gleaner_schemas::{
+    ContentHash, Fingerprint, Lanes, PhaseManifest, PinnedAttempt, PlanId, Reuse,
+};
+use gleaner_storage::{Stores, layout};
 use gleaner_workers::stage::CompletedStage;
 use object_store::memory::InMemory;
 use serde_json::json;
@@ -51,14 +53,13 @@ impl World {
     async fn pin(&self, plan: u32, nonce: u32) -> PhaseManifest {
         let plan: PlanId = Fingerprint::of("plan", &plan).into();
         let manifest = PhaseManifest {
-            format: PhaseManifest::FORMAT,
             stage: STAGE.to_owned(),
             phase: "table".to_owned(),
             plan: plan.clone(),
             attempts: vec![PinnedAttempt {
                 task: self.task.clone(),
                 attempt: Self::attempt(nonce),
-                path: self.path(nonce),
+                folder: layout::folder_of(&self.path(nonce)).into(),
                 rows: 1,
                 bytes: 4,
                 lanes: Lanes::default(),
@@ -68,10 +69,8 @@ impl World {
             lanes: Lanes::default(),
         };
         let key = layout::phase_manifest(STAGE, "table", &plan);
-        self.output
-            .put_json(&key, "manifest", &manifest)
-            .await
-            .unwrap();
+        let created = self.output.create_phase_manifest(&key, &manifest).await;
+        assert_eq!(created.unwrap(), None);
         manifest
     }
 
@@ -90,7 +89,7 @@ impl World {
             reuse: Reuse::default(),
             work: Work::default(),
             notes: Vec::new(),
-            manifests: vec![(STAGE.to_owned(), manifest.clone())],
+            manifests: vec![(STAGE.to_owned(), Arc::new(manifest.clone()))],
             table: None,
         };
         let stages = BTreeMap::from([(STAGE.to_owned(), finished)]);

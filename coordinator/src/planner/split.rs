@@ -1,5 +1,7 @@
 //! From a shard whose task failed as a whole to smaller shards that cover the same rows.
 
+use std::sync::Arc;
+
 use gleaner_schemas::{Shard, Slice};
 
 /// Smaller shards that together read what `shard` reads, in the same order: one for each file;
@@ -69,7 +71,7 @@ fn row_groups_of(slice: &Slice) -> Vec<Slice> {
         .zip(&slice.row_group_facts)
         .map(|(idx, facts)| {
             let piece = Slice {
-                file: slice.file.clone(),
+                file: Arc::clone(&slice.file),
                 row_groups: Some((idx, idx + 1)),
                 first_row,
                 n_rows: Some(facts.n_rows),

@@ -7,14 +7,14 @@ use super::*;
 
 fn file(name: &str, row_groups: &[(u64, u64)]) -> InputFile {
     InputFile {
-        file: SourceFile {
+        file: Arc::new(SourceFile {
             name: name.to_owned(),
             uri: format!("file:///{name}"),
             format: FileFormat::Parquet,
             bytes: row_groups.iter().map(|group| group.1).sum(),
             identity: format!("{name}|1"),
             etag: None,
-        },
+        }),
         n_rows: None,
         row_groups: Some(
             row_groups
@@ -265,7 +265,7 @@ fn many_small_files_share_tasks() {
 fn unreadable_files_have_a_task_that_will_tell_why() {
     let mut broken = file("broken.parquet", &[]);
     broken.row_groups = None;
-    broken.file.bytes = 7;
+    Arc::make_mut(&mut broken.file).bytes = 7;
     let cut = shards(vec![broken], 100);
     assert_eq!(cut.len(), 1);
     assert_eq!(cut[0].slices[0].row_groups, None);

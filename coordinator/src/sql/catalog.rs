@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use crate::sql::attempts::Attempts;
 use crate::sql::corpus::Corpus;
+use crate::sql::paths::{PathTables, is_path};
 use crate::sql::system;
 use crate::sql::table::FilesTable;
 
@@ -49,6 +50,8 @@ pub(crate) struct PublicSchema {
     pub(crate) store: ObjectStoreUrl,
     pub(crate) tables: BTreeMap<String, StoredTable>,
     pub(crate) corpus: Corpus,
+    /// Where queries may name files by their paths.
+    pub(crate) paths: Option<PathTables>,
 }
 
 impl PublicSchema {
@@ -91,7 +94,10 @@ impl SchemaProvider for PublicSchema {
         match self.tables.get(name) {
             Some(table) => Ok(Some(self.open(table).await?)),
             None if name == CORPUS => Ok(Some(self.corpus.open().await?)),
-            None => Ok(None),
+            None => match &self.paths {
+                Some(paths) if is_path(name) => Ok(Some(paths.open(name).await?)),
+                _ => Ok(None),
+            },
         }
     }
 

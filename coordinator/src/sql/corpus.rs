@@ -42,6 +42,7 @@ pub(crate) struct Corpus {
     stores: Stores,
     schema: Option<SchemaRef>,
     groups: Vec<StoreGroup>,
+    leaves_out_broken: bool,
     opened: OnceCell<Arc<dyn TableProvider>>,
 }
 
@@ -59,7 +60,7 @@ impl Corpus {
     pub(crate) fn new(
         stores: &Stores,
         register: impl Fn(&str, Arc<dyn ObjectStore>) -> Result<ObjectStoreUrl, SqlError>,
-        files: &[SourceFile],
+        files: &[Arc<SourceFile>],
         schema: Option<&SchemaRef>,
     ) -> Result<Self, SqlError> {
         let mut by_authority: BTreeMap<&str, Vec<&SourceFile>> = BTreeMap::new();
@@ -98,8 +99,15 @@ impl Corpus {
             stores: stores.clone(),
             schema: schema.cloned(),
             groups,
+            leaves_out_broken: true,
             opened: OnceCell::new(),
         })
+    }
+
+    /// The same, with an error for a file that cannot be read instead of leaving it out.
+    pub(crate) fn complete(mut self) -> Self {
+        self.leaves_out_broken = false;
+        self
     }
 
     /// The table.
@@ -150,7 +158,7 @@ impl Corpus {
     async fn read_footer<'a>(&self, file: &'a SourceFile) -> Result<Option<(&'a str, Footer)>> {
         match footer::read_footer(&self.stores, file).await {
             Ok(footer) => Ok(Some((file.name.as_str(), footer))),
-            Err(error) if error.is_about_contents() => {
+            Err(error) if error.is_about_contents() && self.leaves_out_broken => {
                 tracing::warn!(%error, "a file of the corpus cannot be read, left out");
                 Ok(None)
             }

@@ -51,7 +51,7 @@ impl From<OutputError> for SqlError {
     fn from(error: OutputError) -> Self {
         match error.kind() {
             FailureKind::Transient => Self::Unreachable(error_chain(&error)),
-            FailureKind::Permanent | FailureKind::Memory => Self::Query {
+            _ => Self::Query {
                 message: error_chain(&error),
                 help: None,
             },

@@ -5,7 +5,7 @@
 //! functions are in [`functions`]. Scores meet their documents by id:
 //! `corpus JOIN weights ON corpus.id = weights.doc_id` where the corpus has an id column, else by
 //! `input_file` and `input_row`, which `corpus` has too. Only queries are run: nothing that SQL
-//! can say changes an output.
+//! can say changes an output, or reads what is not its own unless the user allows it ([`paths`]).
 
 mod attempts;
 mod catalog;
@@ -14,6 +14,9 @@ mod error;
 pub mod format;
 pub mod functions;
 mod jsonl;
+pub mod options;
+pub mod parameters;
+mod paths;
 mod pinned;
 pub mod prompt;
 pub mod system;
@@ -44,6 +47,9 @@ pub(crate) use catalog::CORPUS;
 use catalog::{PublicSchema, StoredTable, SystemSchema};
 use corpus::Corpus;
 use functions::Models;
+use options::{Attached, SessionOptions};
+use parameters::Parameters;
+use paths::{Beyond, PathTables};
 use witness::{Witness, WitnessedStore};
 
 pub use error::SqlError;
@@ -67,6 +73,8 @@ pub struct Session {
     tables: Arc<[String]>,
     models: Arc<Models>,
     witness: Arc<Witness>,
+    beyond: Beyond,
+    parameters: Arc<Parameters>,
 }
 
 impl std::fmt::Debug for Session {
@@ -81,11 +89,11 @@ struct Parts<'a> {
     stores: &'a Stores,
     output: &'a Output,
     tables: BTreeMap<String, StoredTable>,
-    corpus: &'a [SourceFile],
+    corpus: &'a [Arc<SourceFile>],
     corpus_schema: Option<&'a SchemaRef>,
     stages: BTreeMap<String, StageInfo>,
-    target_partitions: usize,
-    memory_bytes: Option<usize>,
+    beyond: Beyond,
+    options: SessionOptions,
 }
 
 impl Session {
@@ -99,7 +107,7 @@ impl Session {
         output: &Output,
         version: &Version,
     ) -> Result<Self, SqlError> {
-        Self::of_version(stores, output, version, None)
+        Self::open_with(stores, output, version, SessionOptions::default())
     }
 
     /// The same, for queries that must keep within some memory; what they can spill, they do.
@@ -113,26 +121,25 @@ impl Session {
         version: &Version,
         memory_bytes: usize,
     ) -> Result<Self, SqlError> {
-        Self::of_version(stores, output, version, Some(memory_bytes))
+        let options = SessionOptions {
+            memory_bytes: Some(memory_bytes),
+            ..SessionOptions::default()
+        };
+        Self::open_with(stores, output, version, options)
     }
 
-    fn of_version(
+    /// A session over a published version, with what the options say. Reads nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If no store serves a corpus, or two outputs are attached by one name.
+    pub fn open_with(
         stores: &Stores,
         output: &Output,
         version: &Version,
-        memory_bytes: Option<usize>,
+        options: SessionOptions,
     ) -> Result<Self, SqlError> {
-        let tables = version
-            .tables
-            .iter()
-            .map(|(name, table)| {
-                let schema = Arc::new(table.schema.clone());
-                (
-                    name.clone(),
-                    StoredTable::new(Some(schema), table.files.clone()),
-                )
-            })
-            .collect();
+        options::check_names(&options.attached)?;
         let stages = version
             .stages
             .iter()
@@ -148,12 +155,15 @@ impl Session {
         let parts = Parts {
             stores,
             output,
-            tables,
+            tables: tables_of(version),
             corpus: &version.corpus,
             corpus_schema: None,
             stages,
-            target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes,
+            beyond: match options.base_dir {
+                Some(_) => Beyond::Paths,
+                None => Beyond::OnRequest,
+            },
+            options,
         };
         let session = Self::of_parts(parts, |catalog| {
             let system = SystemSchema {
@@ -175,7 +185,7 @@ impl Session {
         stores: &Stores,
         output: &Output,
         stages: &BTreeMap<String, CompletedStage>,
-        corpus: &[SourceFile],
+        corpus: &[Arc<SourceFile>],
         corpus_schema: &SchemaRef,
     ) -> Result<Self, SqlError> {
         let mut tables = BTreeMap::new();
@@ -203,8 +213,11 @@ impl Session {
             corpus,
             corpus_schema: Some(corpus_schema),
             stages: infos,
-            target_partitions: 1,
-            memory_bytes: None,
+            beyond: Beyond::Nothing,
+            options: SessionOptions {
+                target_partitions: Some(1),
+                ..SessionOptions::default()
+            },
         };
         Self::of_parts(parts, |_| Ok(None))
     }
@@ -217,16 +230,17 @@ impl Session {
             Option<Arc<dyn datafusion::catalog::SchemaProvider>>,
         >,
     ) -> Result<Self, SqlError> {
+        let n_cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let mut config = SessionConfig::new()
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, PUBLIC)
             .with_information_schema(true)
-            .with_target_partitions(parts.target_partitions);
+            .with_target_partitions(parts.options.target_partitions.unwrap_or_else(n_cores));
         let options = config.options_mut();
         options.execution.parquet.pushdown_filters = true;
         options.sql_parser.collect_spans = false;
         let mut runtime = RuntimeEnvBuilder::new();
-        if let Some(memory_bytes) = parts.memory_bytes {
+        if let Some(memory_bytes) = parts.options.memory_bytes {
             runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)));
         }
         let runtime: Arc<RuntimeEnv> = Arc::new(runtime.build()?);
@@ -235,7 +249,12 @@ impl Session {
         let store = register(&runtime, &witness, "output", store)?;
         let mut tables: Vec<String> = parts.tables.keys().cloned().collect();
         tables.push(CORPUS.to_owned());
+        let paths = parts.options.base_dir.map(|base_dir| {
+            let (runtime, witness) = (Arc::clone(&runtime), Arc::clone(&witness));
+            PathTables::new(parts.stores.clone(), base_dir, runtime, witness)
+        });
         let public = PublicSchema {
+            paths,
             output: parts.output.clone(),
             store,
             tables: parts.tables,
@@ -248,6 +267,14 @@ impl Session {
         };
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(PUBLIC, Arc::new(public))?;
+        for (number, attached) in parts.options.attached.into_iter().enumerate() {
+            let names = attached.version.tables.keys().map(String::as_str);
+            let names = names.chain([CORPUS]);
+            tables.extend(names.map(|table| format!("{}.{table}", attached.name)));
+            let name = attached.name.clone();
+            let schema = attach(parts.stores, &runtime, &witness, number, attached)?;
+            catalog.register_schema(&name, Arc::new(schema))?;
+        }
         extend(&catalog)?;
         if catalog.schema(SYSTEM).is_some() {
             tables.extend(system::TABLES.iter().map(|name| format!("{SYSTEM}.{name}")));
@@ -261,6 +288,8 @@ impl Session {
             tables: tables.into(),
             models,
             witness,
+            beyond: parts.beyond,
+            parameters: Arc::new(parts.options.parameters),
         })
     }
 
@@ -322,6 +351,7 @@ impl Session {
         }
         let plan = state.statement_to_plan(statement).await;
         let plan = plan.map_err(|error| self.witness.restored(error))?;
+        let plan = self.parameters.fill(plan)?;
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -338,7 +368,7 @@ impl Session {
     }
 
     fn check_table(&self, reference: &TableReference) -> Result<(), SqlError> {
-        check_table(reference, &self.tables)
+        check_table(reference, &self.tables, self.beyond)
     }
 }
 
@@ -352,20 +382,41 @@ pub fn check(sql: &str, tables: &[String]) -> Result<(), SqlError> {
     let dialect = state.config_options().sql_parser.dialect;
     let statement = state.sql_to_statement(sql, &dialect)?;
     for reference in state.resolve_table_references(&statement)? {
-        check_table(&reference, tables)?;
+        check_table(&reference, tables, Beyond::Nothing)?;
     }
     Ok(())
 }
 
-fn check_table(reference: &TableReference, tables: &[String]) -> Result<(), SqlError> {
+fn check_table(
+    reference: &TableReference,
+    tables: &[String],
+    beyond: Beyond,
+) -> Result<(), SqlError> {
     let name = match (reference.schema(), reference.table()) {
         (None | Some(PUBLIC), table) => table.to_owned(),
         (Some(SYSTEM), table) => format!("{SYSTEM}.{table}"),
-        // `information_schema` and what else DataFusion knows of itself.
-        (Some(_), _) => return Ok(()),
+        // `information_schema` and what else DataFusion knows of itself; another output's tables
+        // are among ours.
+        (Some(schema), table) => {
+            let start = format!("{schema}.");
+            if !tables.iter().any(|name| name.starts_with(&start)) {
+                return Ok(());
+            }
+            format!("{schema}.{table}")
+        }
     };
     if tables.contains(&name) {
         return Ok(());
+    }
+    match beyond {
+        Beyond::Paths if paths::is_path(&name) => return Ok(()),
+        Beyond::OnRequest if paths::is_path(&name) => {
+            return Err(SqlError::query(
+                format!("there is no table {name}, and files beside the output are not read"),
+                "run `gleaner sql` with --allow-paths to read them",
+            ));
+        }
+        _ => {}
     }
     let hint = match error::nearest(&name, tables.iter().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest}? "),
@@ -375,6 +426,40 @@ fn check_table(reference: &TableReference, tables: &[String]) -> Result<(), SqlE
         format!("there is no table {name}"),
         format!("{hint}the tables are {}", tables.join(", ")),
     ))
+}
+
+/// The tables of a version, none of them opened.
+fn tables_of(version: &Version) -> BTreeMap<String, StoredTable> {
+    let tables = version.tables.iter().map(|(name, table)| {
+        let schema = Arc::new(table.schema.clone());
+        let table = StoredTable::new(Some(schema), table.files.clone());
+        (name.clone(), table)
+    });
+    tables.collect()
+}
+
+/// The schema with the tables and the corpus of another output.
+fn attach(
+    stores: &Stores,
+    runtime: &RuntimeEnv,
+    witness: &Arc<Witness>,
+    number: usize,
+    attached: Attached,
+) -> Result<PublicSchema, SqlError> {
+    let name = format!("attached-{number}");
+    let store = Arc::clone(attached.output.store());
+    Ok(PublicSchema {
+        paths: None,
+        store: register(runtime, witness, &name, store)?,
+        tables: tables_of(&attached.version),
+        corpus: Corpus::new(
+            stores,
+            |part, store| register(runtime, witness, &format!("{name}-{part}"), store),
+            &attached.version.corpus,
+            None,
+        )?,
+        output: attached.output,
+    })
 }
 
 /// Registers a store under a name of our own: which store serves which URI is decided in one

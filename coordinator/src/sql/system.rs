@@ -45,7 +45,7 @@ pub(crate) fn rows(
     RecordBatch::try_from_iter_with_nullable(columns)
 }
 
-fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+fn texts<T: AsRef<str>>(values: impl Iterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
@@ -207,12 +207,12 @@ fn files(version: &Version) -> Columns {
         ),
         (
             "checksum",
-            texts(all().map(|(_, _, file)| file.checksum.as_str())),
+            texts(all().map(|(_, _, file)| file.checksum.to_string())),
             false,
         ),
         (
             "task",
-            optional_texts(all().map(|(_, _, file)| Some(file.task.as_ref()?.as_str()))),
+            optional_texts(all().map(|(_, _, file)| Some(file.task.as_ref()?.to_string()))),
             true,
         ),
     ];
@@ -293,7 +293,7 @@ fn tasks(version: &Version, phases: &BTreeMap<String, String>, attempts: &Attemp
     let mut columns: Columns = vec![
         ("stage", texts(all().map(|row| row.stage)), false),
         ("phase", optional_texts(all().map(|row| row.phase)), true),
-        ("task", texts(all().map(|row| row.task.as_str())), false),
+        ("task", texts(all().map(|row| row.task.to_string())), false),
         ("status", texts(all().map(status)), false),
         (
             "path",

@@ -20,17 +20,22 @@ pub(crate) async fn note(report: &RunReport, table: &str, n_rows: u64) -> Option
             "ids were not compared: {n_rows} rows are more than {ROWS_MAX}"
         ));
     }
-    match count(report, table).await {
+    match of_run(report, table).await {
         Ok(note) => note,
         // The run is published; a summary that lacks something is no reason to fail.
         Err(error) => Some(format!("ids were not compared: {error}")),
     }
 }
 
-async fn count(report: &RunReport, table: &str) -> Result<Option<String>, RunError> {
+async fn of_run(report: &RunReport, table: &str) -> Result<Option<String>, RunError> {
     let version = &report.published.version;
     let stores = &report.io.stores;
     let session = Session::open_within(stores, &report.output, version, MEMORY_BYTES)?;
+    count(&session, table).await
+}
+
+/// The same, asked of a session that bounds its memory.
+pub(crate) async fn count(session: &Session, table: &str) -> Result<Option<String>, RunError> {
     let sql = format!(
         "SELECT count(*) AS n_ids, sum(n) AS n_rows, min(doc_id) AS example \
          FROM (SELECT doc_id, count(*) AS n FROM {} GROUP BY doc_id HAVING count(*) > 1)",

@@ -4,9 +4,14 @@
 //! user can get again; [`Summary::render`] writes it for people. The same as JSON is the last event of
 //! `run --json`.
 
-mod duplicates;
+pub(crate) mod documents;
+pub(crate) mod duplicates;
+mod generation;
+pub(crate) mod losses;
 mod render;
-mod selection;
+mod render_generation;
+mod render_losses;
+pub(crate) mod selection;
 pub mod text;
 mod weights;
 
@@ -21,6 +26,8 @@ use crate::dispatch::Work;
 use crate::run_error::RunError;
 use crate::sql::Session;
 
+pub use generation::{Cost, End, GenerationSummary, GradeSummary, Interval, JudgeSummary};
+pub use losses::{Agreement, LossDocument, LossSummary, SourceReduction, Spread, TrainingSummary};
 pub use selection::{SelectionSummary, SourceShare};
 pub use weights::{DocumentSummary, WeightsSummary};
 
@@ -69,9 +76,18 @@ pub struct StageSummary {
     /// Of `importance_weights`: one for each column of weights.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightsSummary>,
+    /// Of `train_language_model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainingSummary>,
+    /// Of `loss_reduction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub losses: Option<LossSummary>,
     /// Of `select`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<SelectionSummary>,
+    /// Of `synthetic_queries` and `graded_documents`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<GenerationSummary>,
 }
 
 /// Gathers the summary of a run. Nothing is computed where nothing is new.
@@ -100,7 +116,10 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             work: finished.work,
             notes: finished.notes.clone(),
             weights: Vec::new(),
+            training: losses::training(&completed.facts),
+            losses: None,
             selection: None,
+            generation: None,
         };
         if report.published.is_new {
             match completed.kind.as_str() {
@@ -109,9 +128,18 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
                     let duplicates = duplicates::note(report, name, stage.rows).await;
                     stage.notes.extend(duplicates);
                 }
+                "loss_reduction" => {
+                    let losses = losses::gather(report, &session, name, completed).await?;
+                    stage.losses = Some(losses);
+                }
                 "select" => {
-                    stage.selection =
-                        Some(selection::gather(version, &session, name, completed).await?);
+                    let (params, facts) = (&completed.params, &completed.facts);
+                    let selection = selection::gather(version, &session, name, params, facts);
+                    stage.selection = Some(selection.await?);
+                }
+                "synthetic_queries" | "graded_documents" => {
+                    let found = generation::gather(version, &session, name, completed).await?;
+                    stage.generation = Some(found);
                 }
                 _ => {}
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::text::{Paint, display_width, pad_left, pad_right, truncate};
 use super::{DocumentSummary, SelectionSummary, StageSummary, Summary, WeightsSummary};
+use super::{render_generation, render_losses};
 use crate::progress::{bytes, count, duration};
 
 /// Columns, where the output is no terminal.
@@ -56,8 +57,17 @@ impl Summary {
         for weights in &stage.weights {
             render_weights(text, weights, paint, width);
         }
+        if let Some(training) = &stage.training {
+            render_losses::training(text, training, paint);
+        }
+        if let Some(losses) = &stage.losses {
+            render_losses::losses(text, losses, paint, width);
+        }
         if let Some(selection) = &stage.selection {
             render_selection(text, selection, paint);
+        }
+        if let Some(generation) = &stage.generation {
+            render_generation::generation(text, generation, paint);
         }
     }
 

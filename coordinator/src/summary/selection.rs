@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use gleaner_schemas::Version;
-use gleaner_workers::stage::CompletedStage;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -46,18 +45,15 @@ pub struct SourceShare {
     pub chosen_share: f64,
 }
 
-/// Asks for one selection.
+/// Asks for one selection: its name, its parameters and what its reduces found.
 pub(crate) async fn gather(
     version: &Version,
     session: &Session,
     name: &str,
-    completed: &CompletedStage,
+    params: &Value,
+    facts: &BTreeMap<String, Value>,
 ) -> Result<SelectionSummary, RunError> {
-    let by = completed
-        .params
-        .get("by")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let by = params.get("by").and_then(Value::as_str).unwrap_or_default();
     let scores = by.split_once('.').map_or(by, |(stage, _)| stage);
     let has = |table: &str, column: &str| {
         let table = version.tables.get(table);
@@ -103,7 +99,7 @@ pub(crate) async fn gather(
             .and_then(|row| row.get("n"))
             .and_then(Value::as_u64);
     }
-    let measured = completed.facts.get("measure").and_then(Value::as_object);
+    let measured = facts.get("measure").and_then(Value::as_object);
     Ok(SelectionSummary {
         by: by.to_owned(),
         n_chosen,

@@ -1,17 +1,10 @@
 //! What a stage of importance weights found: spread of the weights, highest and lowest documents.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use arrow::array::AsArray as _;
-use arrow::datatypes::{DataType, Field, Schema};
-use gleaner_schemas::SourceFile;
-use gleaner_storage::documents::BatchLimits;
-use gleaner_storage::lookup::CorpusLookup;
 use gleaner_workers::stage::CompletedStage;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::documents::{Place, add_excerpts};
 use crate::commands::explain::objects;
 use crate::commands::run::RunReport;
 use crate::run_error::RunError;
@@ -19,10 +12,6 @@ use crate::sql::{Session, quote_name};
 
 /// Documents that are shown at each end.
 const DOCUMENTS_SHOWN: usize = 5;
-/// Bytes of text that an excerpt is made of.
-const EXCERPT_BYTES: usize = 400;
-/// Memory for reading excerpts.
-const EXCERPT_MEMORY: u64 = 64 << 20;
 
 /// A column of weights.
 #[derive(Debug, Clone, Serialize)]
@@ -55,7 +44,7 @@ pub struct DocumentSummary {
     /// How its text begins, on one line.
     pub excerpt: Option<String>,
     #[serde(skip)]
-    place: Option<(String, u64)>,
+    place: Option<Place>,
 }
 
 /// Asks for each column of weights.
@@ -76,12 +65,9 @@ pub(crate) async fn gather(
     let mut summaries = Vec::new();
     for column in columns {
         let mut summary = of_column(session, name, column).await?;
-        let mut documents: Vec<&mut DocumentSummary> = summary
-            .highest
-            .iter_mut()
-            .chain(&mut summary.lowest)
-            .collect();
-        add_excerpts(report, &mut documents).await;
+        let documents = summary.highest.iter_mut().chain(&mut summary.lowest);
+        let excerpts = documents.map(|document| (document.place.clone(), &mut document.excerpt));
+        add_excerpts(&report.io, &report.published.version, excerpts.collect()).await;
         summaries.push(summary);
     }
     Ok(summaries)
@@ -144,71 +130,4 @@ fn document(row: &Map<String, Value>) -> Option<DocumentSummary> {
         excerpt: None,
         place: text("input_file").zip(number("input_row")),
     })
-}
-
-/// Excerpts are an extra: where they cannot be read there are none.
-async fn add_excerpts(report: &RunReport, documents: &mut [&mut DocumentSummary]) {
-    let version = &report.published.version;
-    let text_column = version
-        .job_file
-        .pointer("/corpus/columns/text")
-        .and_then(Value::as_str)
-        .unwrap_or("text")
-        .to_owned();
-    let mut by_file: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for document in documents.iter() {
-        if let Some((file, row)) = &document.place {
-            by_file.entry(file.clone()).or_default().push(*row);
-        }
-    }
-    let files: Vec<(SourceFile, Vec<u64>)> = by_file
-        .into_iter()
-        .filter_map(|(name, mut rows)| {
-            rows.sort_unstable();
-            rows.dedup();
-            let file = version.corpus.iter().find(|file| file.name == name)?;
-            Some((file.clone(), rows))
-        })
-        .collect();
-    let lookup = CorpusLookup::new(report.io.clone(), BatchLimits::for_memory(EXCERPT_MEMORY));
-    let read = tokio::task::spawn_blocking(move || read_excerpts(&lookup, &files, &text_column));
-    let Ok(excerpts) = read.await else { return };
-    for document in documents.iter_mut() {
-        if let Some(place) = &document.place {
-            document.excerpt = excerpts.get(place).cloned();
-        }
-    }
-}
-
-fn read_excerpts(
-    lookup: &CorpusLookup,
-    files: &[(SourceFile, Vec<u64>)],
-    text_column: &str,
-) -> BTreeMap<(String, u64), String> {
-    let schema = Arc::new(Schema::new(vec![Field::new(
-        text_column,
-        DataType::Utf8,
-        true,
-    )]));
-    let mut excerpts = BTreeMap::new();
-    for (file, rows) in files {
-        let mut places = rows.iter();
-        let read = lookup.for_each(file, rows, &schema, &mut |batch| {
-            for text in batch.column(0).as_string::<i32>() {
-                if let (Some(row), Some(text)) = (places.next(), text) {
-                    excerpts.insert((file.name.clone(), *row), excerpt(text));
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = read {
-            tracing::debug!(%error, "cannot read excerpts");
-        }
-    }
-    excerpts
-}
-
-fn excerpt(text: &str) -> String {
-    let end = text.floor_char_boundary(EXCERPT_BYTES.min(text.len()));
-    text[..end].split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gleaner_schemas::{Fingerprint, Route, RunId, TaskMessage};
+use gleaner_schemas::{Failure, FailureKind, Fingerprint, Route, RunId, TaskMessage};
 
 use crate::{Delivery, TaskQueue};
 
@@ -27,6 +27,8 @@ pub fn message(task_idx: u64) -> TaskMessage {
         task_idx,
         task: Fingerprint::of("task", &task_idx).into(),
         route: Route::default(),
+        n_passed_on: 0,
+        refusal: None,
     }
 }
 
@@ -46,6 +48,7 @@ where
     a_dropped_delivery_comes_again(&fresh_queue().await).await;
     a_delivery_that_is_passed_on_comes_again(&fresh_queue().await).await;
     what_waits_is_counted(&fresh_queue().await).await;
+    reports_come_to_whoever_asks_for_their_run(&fresh_queue().await).await;
     a_cancelled_receive_loses_nothing(&fresh_queue().await).await;
     a_waiting_receiver_is_woken(&fresh_queue().await).await;
 }
@@ -131,6 +134,50 @@ async fn what_waits_is_counted(queue: &impl TaskQueue) {
     match queue.state(Route::default()).await {
         Ok(state) => assert_eq!(state.n_waiting, 0),
         Err(error) => panic!("cannot look at the queue: {error}"),
+    }
+}
+
+async fn reports_come_to_whoever_asks_for_their_run(queue: &impl TaskQueue) {
+    let ours = TaskMessage {
+        refusal: Some(Failure::new(FailureKind::Permanent, "access denied")),
+        ..message(0)
+    };
+    let of_another_run = TaskMessage {
+        run: RunId::new(2),
+        ..ours.clone()
+    };
+    for refused in [&ours, &of_another_run] {
+        if let Err(error) = queue.report(refused).await {
+            panic!("cannot report: {error}");
+        }
+    }
+    assert_silent(queue).await;
+    drop(given_up(queue, &ours).await);
+    for refused in [ours, of_another_run] {
+        ack(given_up(queue, &refused).await).await;
+        let left = queue.given_up(&refused.run).await.unwrap_or_default();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// What was given up of the run of `expected`, which is that alone.
+async fn given_up(queue: &impl TaskQueue, expected: &TaskMessage) -> Delivery {
+    let deadline = tokio::time::Instant::now() + DELIVERY_MAX;
+    loop {
+        match queue
+            .given_up(&expected.run)
+            .await
+            .map(|mut all| (all.pop(), all.len()))
+        {
+            Ok((Some(delivery), 0)) => {
+                assert_eq!(delivery.task, *expected);
+                return delivery;
+            }
+            Ok((None, _)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => panic!("one report is there, the queue says {other:?}"),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! as a broker without persistence.
 
 mod amqp;
+mod idle;
 mod memory;
 
 use std::fmt::Debug;
@@ -12,7 +13,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use gleaner_schemas::{Failure, FailureKind, Route, RunId, TaskMessage};
 
-pub use amqp::{AmqpOptions, AmqpQueue, redact};
+pub use amqp::{AmqpOptions, AmqpQueue, DEAD, DELIVERY_LIMIT, queue_name, redact};
+pub use idle::{Activity, WatchedQueue};
 pub use memory::MemoryQueue;
 
 /// Hands tasks to workers, at least once, in no order.
@@ -41,8 +43,17 @@ pub trait TaskQueue: Debug + Send + Sync {
     /// If the queue cannot be reached.
     async fn state(&self, route: Route) -> Result<QueueState, QueueError>;
 
+    /// Tells whoever asks for what was given up of a run that a worker refuses one of its tasks:
+    /// `refused` is the message of the task with the reason. The task itself stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be reached.
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError>;
+
     /// Tasks of `run` that the queue has stopped delivering, because whoever took them never
-    /// settled them. Acknowledge each once the store holds what was made of it.
+    /// settled them; and what workers [reported](TaskQueue::report), with its reason. Acknowledge
+    /// each once the store holds what was made of it.
     ///
     /// # Errors
     ///

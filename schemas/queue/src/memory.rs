@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use crate::{Delivery, QueueError, QueueState, Receipt, TaskQueue};
 
+/// Reports that are kept; the oldest make room.
+const REPORTS_MAX: usize = 1000;
+
 /// A queue within one process. Clones share it. It is as long as the coordinator's window of
 /// published tasks, which bounds it.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +29,7 @@ struct Shared {
 struct State {
     ready: VecDeque<TaskMessage>,
     n_on_loan: usize,
+    reported: VecDeque<TaskMessage>,
     is_closed: bool,
 }
 
@@ -118,9 +122,29 @@ impl TaskQueue for MemoryQueue {
         })
     }
 
-    /// Whoever takes a task is in this process: there is nobody else to be lost.
-    async fn given_up(&self, _run: &RunId) -> Result<Vec<Delivery>, QueueError> {
-        Ok(Vec::new())
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError> {
+        let mut state = self.shared.lock();
+        state.reported.push_back(refused.clone());
+        if state.reported.len() > REPORTS_MAX {
+            state.reported.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Reports only. Whoever takes a task is in this process: there is nobody else to be lost.
+    async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
+        let mut state = self.shared.lock();
+        let all = std::mem::take(&mut state.reported);
+        let (ours, others) = all.into_iter().partition(|task| task.run == *run);
+        state.reported = others;
+        drop(state);
+        let ours: VecDeque<TaskMessage> = ours;
+        let deliveries = ours.into_iter().map(|task| {
+            let shared = Arc::clone(&self.shared);
+            let receipt = Report(task.clone(), shared);
+            Delivery::new(task, Box::new(receipt))
+        });
+        Ok(deliveries.collect())
     }
 }
 
@@ -137,13 +161,33 @@ impl Receipt for Loan {
         Ok(())
     }
 
+    async fn pass_on(self: Box<Self>, task: &TaskMessage) -> Result<(), QueueError> {
+        self.shared.put_back(task.clone());
+        Ok(())
+    }
+
+    fn give_back(self: Box<Self>) {
+        self.shared.put_back(self.task);
+    }
+}
+
+/// A report that is told to somebody.
+#[derive(Debug)]
+struct Report(TaskMessage, Arc<Shared>);
+
+#[async_trait]
+impl Receipt for Report {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     async fn pass_on(self: Box<Self>, _task: &TaskMessage) -> Result<(), QueueError> {
         self.give_back();
         Ok(())
     }
 
     fn give_back(self: Box<Self>) {
-        self.shared.put_back(self.task);
+        self.1.lock().reported.push_back(self.0);
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::endpoint::Endpoint;
 use crate::units::{ByteSize, HumanDuration, Limit, Ratio};
 
 /// A job: what to read, what to compute, where to write.
@@ -212,44 +213,6 @@ impl Priority {
     }
 }
 
-/// A language-model server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// Base URL of an OpenAI-compatible server.
-    pub url: String,
-    /// Name of the model.
-    pub model: String,
-    /// Environment variable that holds the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_env: Option<String>,
-    /// Requests in flight.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<u32>,
-    /// Requests per minute, of all workers together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests_per_minute: Option<u64>,
-    /// Tokens per minute, of all workers together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_per_minute: Option<u64>,
-    /// Money per million tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub price: Option<Price>,
-    /// Money that the job may spend.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub budget: Option<f64>,
-}
-
-/// Money per million tokens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Price {
-    /// Of prompts.
-    pub input: f64,
-    /// Of completions.
-    pub output: f64,
-}
-
 /// Stages by name, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stages(pub(crate) Vec<(String, StageSpec)>);
@@ -275,6 +238,12 @@ impl Stages {
         self.iter()
             .find(|(known, _)| *known == name)
             .map(|(_, spec)| spec)
+    }
+
+    /// Puts a stage before another one.
+    pub(super) fn insert_before(&mut self, other: &str, name: String, spec: StageSpec) {
+        let idx = self.0.iter().position(|(known, _)| known == other);
+        self.0.insert(idx.unwrap_or(self.0.len()), (name, spec));
     }
 
     /// Names of the stages that stand before `name`.

@@ -5,21 +5,20 @@
 //! 3. [`JobFile`] is read from the values; an error is mapped back to its place.
 //! 4. Stage kinds read their own parameters later, by [`Job::stage_params`].
 
+mod endpoint;
 mod error;
 mod file;
 mod schema;
 mod yaml;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use endpoint::{Budget, Endpoint, Price, StructuredOutput, Timeouts};
 pub use error::{JobError, Span, nearest};
-pub use file::{
-    Allow, Columns, Corpus, Endpoint, JobFile, Paths, Price, Priority, StageSpec, Stages,
-    TextsVisitor,
-};
+pub use file::{Allow, Columns, Corpus, JobFile, Paths, Priority, StageSpec, Stages, TextsVisitor};
 pub use schema::json_schema;
 use yaml::Document;
 
@@ -44,6 +43,8 @@ pub struct Job {
     pub source: JobSource,
     document: Document,
     overridden: BTreeSet<String>,
+    /// Of stages that the file does not spell out, the path of the value that asks for each.
+    asked_at: BTreeMap<String, String>,
 }
 
 impl Job {
@@ -71,9 +72,11 @@ impl Job {
             apply_override(&mut document, path, text).map_err(|error| vec![error])?;
             overridden.insert(path.clone());
         }
+        let asked_at = BTreeMap::new();
         let places = Places {
             document: &document,
             overridden: &overridden,
+            asked_at: &asked_at,
         };
         let mut file: JobFile = places
             .read(&document.value, "")
@@ -87,6 +90,7 @@ impl Job {
             source,
             document,
             overridden,
+            asked_at,
         };
         let errors = job.check();
         if errors.is_empty() {
@@ -131,6 +135,16 @@ impl Job {
                 span: None,
             });
         }
+        for (name, endpoint) in &self.file.endpoints {
+            errors.extend(
+                endpoint
+                    .check(name)
+                    .into_iter()
+                    .map(|(key, message, help)| {
+                        self.error_at(&format!("endpoints.{name}.{key}"), message, Some(help))
+                    }),
+            );
+        }
         for (name, _) in self.file.stages.iter() {
             let mut chars = name.chars();
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
@@ -156,7 +170,27 @@ impl Job {
         Places {
             document: &self.document,
             overridden: &self.overridden,
+            asked_at: &self.asked_at,
         }
+    }
+
+    /// Puts a stage that the file does not spell out before another one; errors in it point to the
+    /// value at `asked_at`.
+    pub fn insert_implied(
+        &mut self,
+        before: &str,
+        name: String,
+        spec: StageSpec,
+        asked_at: String,
+    ) {
+        self.asked_at.insert(name.clone(), asked_at);
+        self.file.stages.insert_before(before, name, spec);
+    }
+
+    /// Whether the file does not spell a stage out.
+    #[must_use]
+    pub fn is_implied(&self, stage: &str) -> bool {
+        self.asked_at.contains_key(stage)
     }
 
     /// Reads the parameters of a stage as its kind understands them. `kind` is not among them.
@@ -198,22 +232,28 @@ impl Job {
     }
 }
 
-/// Whether a URL has something behind a colon before its host.
+/// Whether a URL has something behind a colon before its host, or a password as a parameter. The
+/// password itself may have any characters.
 fn has_password(url: &str) -> bool {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = authority.split('/').next().unwrap_or(authority);
-    authority
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let has_user = rest
         .rsplit_once('@')
-        .is_some_and(|(user, _)| user.contains(':'))
+        .is_some_and(|(user, _)| user.contains(':'));
+    has_user || rest.to_ascii_lowercase().contains("password=")
 }
 
 struct Places<'a> {
     document: &'a Document,
     overridden: &'a BTreeSet<String>,
+    asked_at: &'a BTreeMap<String, String>,
 }
 
 impl Places<'_> {
     fn error(&self, path: &str, at_key: bool, message: String, help: Option<String>) -> JobError {
+        let stage = path.strip_prefix("stages.");
+        let stage = stage.map(|rest| rest.split('.').next().unwrap_or(rest));
+        let asked_at = stage.and_then(|stage| self.asked_at.get(stage));
+        let (path, at_key) = asked_at.map_or((path, at_key), |asked_at| (asked_at, false));
         let by_command_line = self
             .overridden
             .iter()

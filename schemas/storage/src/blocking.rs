@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use gleaner_schemas::SourceFile;
+use gleaner_schemas::{Failure, FailureKind, SourceFile};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use parquet::errors::ParquetError;
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fetch::fetch;
+use crate::output::OutputError;
 use crate::read_error::ReadError;
 use crate::stores::Stores;
 
@@ -56,6 +57,12 @@ impl BlockingIo {
         }
     }
 
+    /// The runtime that it waits on.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Waits for a store. Must not be called on a thread of the runtime.
     pub(crate) fn wait<T>(
         &self,
@@ -66,6 +73,28 @@ impl BlockingIo {
                 biased;
                 () = self.cancel.cancelled() => Err(cancelled()),
                 result = operation => result,
+            }
+        })
+    }
+}
+
+impl BlockingIo {
+    /// Waits for an operation on an output. Must not be called on a thread of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Of the operation; transient if the task was cancelled meanwhile.
+    pub fn run<T>(
+        &self,
+        operation: impl Future<Output = Result<T, OutputError>>,
+    ) -> Result<T, Failure> {
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => {
+                    Err(Failure::new(FailureKind::Transient, "the task was cancelled"))
+                }
+                result = operation => result.map_err(Failure::from),
             }
         })
     }

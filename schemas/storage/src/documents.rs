@@ -141,6 +141,15 @@ impl DocumentReader {
         documents.map(|documents| self.batch(documents)).transpose()
     }
 
+    /// The row group that the last batch is of; `None` for formats without them. No batch is of two.
+    #[must_use]
+    pub fn row_group(&self) -> Option<u32> {
+        match &self.inner {
+            Inner::Parquet(reader) => reader.row_group(),
+            Inner::Jsonl(_) => None,
+        }
+    }
+
     /// Rows that the predicate has excluded so far.
     #[must_use]
     pub fn rows_excluded(&self) -> u64 {

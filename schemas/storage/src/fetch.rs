@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, Result};
+use object_store::{GetOptions, GetRange, ObjectStore};
 
+use crate::read_error::ReadError;
+use crate::redact;
 use crate::store_error::{StoreError, StoreProblem};
+use crate::stores::Stores;
+
+type Result<T, E = object_store::Error> = std::result::Result<T, E>;
 
 /// Times that an object is asked for. The store's client goes on where an answer was cut if the
 /// object has an etag, and repeats what was refused; this is for what is left.
@@ -25,6 +30,23 @@ pub(crate) async fn fetch(
             }
             ended => return ended,
         }
+    }
+}
+
+/// Whether the first byte of what lies at an absolute URI can be read.
+///
+/// # Errors
+///
+/// Why it cannot. An object without a byte is an error as well.
+pub async fn probe_read(stores: &Stores, uri: &str) -> Result<(), ReadError> {
+    let (store, path) = stores.resolve(uri)?;
+    let options = GetOptions {
+        range: Some(GetRange::Bounded(0..1)),
+        ..GetOptions::default()
+    };
+    match fetch(store.as_ref(), &path, options).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ReadError::store(&redact::redact(uri), error)),
     }
 }
 

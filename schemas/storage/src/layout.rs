@@ -5,21 +5,30 @@
 //!   manifest.json                                          copy of the newest version
 //!   <stage>/[<xx>/]<task id>-<attempt id>.parquet          rows of a stage
 //!   <stage>_model/<id>-<attempt id>.parquet                further tables
+//!   <stage>_model/<hash>/<file>                            a language model, as directory
 //!   _gleaner/
 //!     job.json                                             whose output this is
 //!     versions/<N>.json                                    published versions
 //!     plans/<stage>/<phase>/<plan id>/plan.json            plan of a map phase
 //!     plans/<stage>/<phase>/<plan id>/tasks-<chunk>.json   its tasks
 //!     manifests/<stage>/<phase>/<plan id>.json             its outcome
+//!     manifests/<stage>/<phase>/<plan id>/<hash>.json      chunks of it, where it is large
 //!     inner/<stage>/<phase>/[<xx>/]<task id>-<attempt id>.parquet
+//!     checkpoints/<task id>                                how far a long computation is
 //!     splits/<task id>.json                                smaller tasks in place of one
 //!     reduces/<stage>/<phase>/<id>.json                    outcome of a reduce
+//!     endpoints/<N>.json                                   how endpoints are used now
+//!     spending/<endpoint>/<N>.json                         what is reserved and spent there
+//!     pace/<endpoint>/<window>/<N>.json                    what workers took of its rates
+//!     requests/<xx>/<key>-<N>.json                         a request that was sent
+//!     replies/<xx>/<key>.parquet                           its reply, as the server gave it
 //!     failures/<run id>/<task id>-<nonce>.json             failed attempts of one run
+//!     sweeps/<id>.json                                     `gleaner gc` removes objects now
 //!     runs/<run id>/<event>.json                           journal of one run
 //!     runs/<run id>/attempts/<worker>-<sequence>.jsonl     what workers tell about its attempts
 //! ```
 
-use gleaner_schemas::{AttemptId, Fingerprint, PlanId, RunId, TaskId};
+use gleaner_schemas::{AttemptId, ContentHash, Fingerprint, PinnedAttempt, PlanId, RunId, TaskId};
 
 /// Everything that is not a table lies below this folder.
 pub const PRIVATE: &str = "_gleaner";
@@ -29,6 +38,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const JOB: &str = "_gleaner/job.json";
 /// Folder of the published versions.
 pub const VERSIONS: &str = "_gleaner/versions";
+/// Folder of what tells that objects are being removed.
+pub const SWEEPS: &str = "_gleaner/sweeps";
 /// Folder of the runs' journals.
 pub const RUNS: &str = "_gleaner/runs";
 
@@ -40,6 +51,12 @@ pub const TASKS_PER_FOLDER_MAX: u64 = 1000;
 #[must_use]
 pub fn version(number: u64) -> String {
     format!("{VERSIONS}/{number}.json")
+}
+
+/// Key of what tells that objects are being removed.
+#[must_use]
+pub fn sweep(id: u64) -> String {
+    format!("{SWEEPS}/{id:016x}.json")
 }
 
 /// The number of the version that lies at `key`.
@@ -82,10 +99,13 @@ pub fn plan_chunk(stage: &str, phase: &str, plan: &PlanId, chunk_idx: u64) -> St
     )
 }
 
+/// Folder of the manifests of all stages' phases.
+pub const MANIFESTS: &str = "_gleaner/manifests/";
+
 /// Folder of the manifests of a stage's phases.
 #[must_use]
 pub fn manifests(stage: &str) -> String {
-    format!("{PRIVATE}/manifests/{stage}")
+    format!("{MANIFESTS}{stage}")
 }
 
 /// Key of the manifest of a complete map phase.
@@ -99,6 +119,56 @@ pub fn phase_manifest(stage: &str, phase: &str, plan: &PlanId) -> String {
 #[must_use]
 pub fn partial_manifest(stage: &str, phase: &str, plan: &PlanId, content: &Fingerprint) -> String {
     format!("{PRIVATE}/manifests/{stage}/{phase}/{plan}-partial-{content}.json")
+}
+
+/// Key of a chunk of the manifest that lies at `manifest`.
+#[must_use]
+pub fn manifest_chunk(manifest: &str, content: &ContentHash) -> String {
+    let folder = manifest.strip_suffix(".json").unwrap_or(manifest);
+    format!("{folder}/{content}.json")
+}
+
+/// The hash of the bytes of the chunk of a manifest that lies at `key`, if one does.
+#[must_use]
+pub fn parse_manifest_chunk(key: &str) -> Option<ContentHash> {
+    let below = key.strip_prefix(PRIVATE)?.strip_prefix("/manifests/")?;
+    let mut parts = below.split('/').skip(3);
+    let content = parts.next()?.strip_suffix(".json")?.parse().ok()?;
+    parts.next().is_none().then_some(content)
+}
+
+/// Key of a file of a language model that a stage trained. `model` is a hash of its files.
+#[must_use]
+pub fn model_file(stage: &str, model: &Fingerprint, name: &str) -> String {
+    format!("{stage}_model/{model}/{name}")
+}
+
+/// Whether a file of a language model that a stage trained lies at `key`.
+#[must_use]
+pub fn is_model_file(key: &str) -> bool {
+    let parts: Vec<&str> = key.split('/').collect();
+    let [folder, model, _] = parts[..] else {
+        return false;
+    };
+    folder.ends_with("_model") && model.parse::<Fingerprint>().is_ok()
+}
+
+/// Folder of the states of long computations.
+pub const CHECKPOINTS: &str = "_gleaner/checkpoints";
+
+/// Key of the state of a task's computation.
+#[must_use]
+pub fn checkpoint(task: &TaskId) -> String {
+    format!("{CHECKPOINTS}/{task}")
+}
+
+/// The task whose computation's state lies at `key`.
+#[must_use]
+pub fn parse_checkpoint(key: &str) -> Option<TaskId> {
+    key.strip_prefix(CHECKPOINTS)?
+        .strip_prefix('/')?
+        .parse()
+        .ok()
 }
 
 /// Folder of the tasks that smaller ones took the place of.
@@ -123,10 +193,85 @@ pub fn reduce(stage: &str, phase: &str, id: &Fingerprint) -> String {
     format!("{PRIVATE}/reduces/{stage}/{phase}/{id}.json")
 }
 
+/// Folder of the settings of endpoints.
+pub const ENDPOINTS: &str = "_gleaner/endpoints";
+/// Folder of what is spent at endpoints.
+pub const SPENDING: &str = "_gleaner/spending";
+/// Folder of what was taken of endpoints' rates.
+pub const PACE: &str = "_gleaner/pace";
+/// Folder of the requests that were sent.
+pub const REQUESTS: &str = "_gleaner/requests";
+/// Folder of the replies.
+pub const REPLIES: &str = "_gleaner/replies";
+
+/// Folder of what is spent at an endpoint. `endpoint` is a hash of its URL and model.
+#[must_use]
+pub fn spending(endpoint: &str) -> String {
+    format!("{SPENDING}/{endpoint}")
+}
+
+/// Folder of what was taken of an endpoint's rates within a window of time.
+#[must_use]
+pub fn pace(endpoint: &str, window: u64) -> String {
+    format!("{PACE}/{endpoint}/{window:012}")
+}
+
+/// Key of an entry of a numbered list of objects ([`crate::numbered`]).
+#[must_use]
+pub fn numbered(folder: &str, number: u64) -> String {
+    format!("{folder}/{number:08}.json")
+}
+
+/// The number of the entry that lies at `key`.
+#[must_use]
+pub fn parse_numbered(key: &str) -> Option<u64> {
+    let name = key.rsplit('/').next()?;
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+/// Key of the note that a request is sent, for the `number`th time. `request` is the hash of
+/// everything that its answer depends on, in hexadecimal digits.
+#[must_use]
+pub fn request(request: &str, number: u32) -> String {
+    let folder = request.get(..2).unwrap_or("00");
+    format!("{REQUESTS}/{folder}/{request}-{number}.json")
+}
+
+/// Key of the reply to a request.
+#[must_use]
+pub fn reply(request: &str) -> String {
+    let folder = request.get(..2).unwrap_or("00");
+    format!("{REPLIES}/{folder}/{request}.parquet")
+}
+
+/// The request whose reply, or the note of whose sending, lies at `key`.
+#[must_use]
+pub fn parse_request(key: &str) -> Option<&str> {
+    let rest = key
+        .strip_prefix(REQUESTS)
+        .or_else(|| key.strip_prefix(REPLIES))?;
+    let name = rest.rsplit('/').next()?;
+    name.split(['-', '.'])
+        .next()
+        .filter(|name| !name.is_empty())
+}
+
+/// Folder of the failed attempts of all runs.
+pub const FAILURES: &str = "_gleaner/failures";
+
 /// Folder of the failed attempts of a run.
 #[must_use]
 pub fn failures(run: &RunId) -> String {
-    format!("{PRIVATE}/failures/{run}")
+    format!("{FAILURES}/{run}")
+}
+
+/// The run that wrote, or whose workers wrote, the journal entry or the failure at `key`.
+#[must_use]
+pub fn parse_run(key: &str) -> Option<RunId> {
+    let rest = key
+        .strip_prefix(RUNS)
+        .or_else(|| key.strip_prefix(FAILURES))?;
+    rest.strip_prefix('/')?.split('/').next()?.parse().ok()
 }
 
 /// Key of the record of a failed attempt.
@@ -180,7 +325,7 @@ pub fn parse_attempt_records(key: &str) -> Option<RunId> {
 #[must_use]
 pub fn attempt_folder(folder: &str, task: &TaskId, n_tasks: u64) -> String {
     if n_tasks > TASKS_PER_FOLDER_MAX {
-        format!("{folder}/{}", &task.as_str()[..2])
+        format!("{folder}/{}", &task.to_string()[..2])
     } else {
         folder.to_owned()
     }
@@ -189,8 +334,25 @@ pub fn attempt_folder(folder: &str, task: &TaskId, n_tasks: u64) -> String {
 /// Key of the object of an attempt.
 #[must_use]
 pub fn attempt(folder: &str, task: &TaskId, attempt: &AttemptId, n_tasks: u64) -> String {
-    let folder = attempt_folder(folder, task, n_tasks);
+    attempt_in(&attempt_folder(folder, task, n_tasks), task, attempt)
+}
+
+/// Key of the object of an attempt that lies in this very folder.
+#[must_use]
+pub fn attempt_in(folder: &str, task: &TaskId, attempt: &AttemptId) -> String {
     format!("{folder}/{task}-{attempt}.parquet")
+}
+
+/// Folder of the object at `key`.
+#[must_use]
+pub fn folder_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Key of the object of the attempt that stands for a task.
+#[must_use]
+pub fn pinned(pinned: &PinnedAttempt) -> String {
+    attempt_in(&pinned.folder, &pinned.task, &pinned.attempt)
 }
 
 /// The task and the attempt whose object lies at `key`, if it is one.
@@ -204,7 +366,6 @@ pub fn parse_attempt(key: &str) -> Option<(TaskId, AttemptId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gleaner_schemas::ContentHash;
 
     #[test]
     fn attempt_names_round_trip_flat_and_spread() {
@@ -220,6 +381,23 @@ mod tests {
         }
         assert_eq!(parse_attempt("weights/notes.txt"), None);
         assert_eq!(parse_attempt("weights/a-b.parquet"), None);
+    }
+
+    #[test]
+    fn chunks_of_manifests_are_told_from_manifests() {
+        let plan = PlanId::from(Fingerprint::of("t", "x"));
+        let content = ContentHash::of(b"chunk");
+        let whole = phase_manifest("stage", "phase", &plan);
+        let partial = partial_manifest("stage", "phase", &plan, &Fingerprint::of("t", "y"));
+        for manifest in [whole, partial] {
+            assert_eq!(parse_manifest_chunk(&manifest), None, "{manifest}");
+            let chunk = manifest_chunk(&manifest, &content);
+            assert_eq!(
+                parse_manifest_chunk(&chunk),
+                Some(content.clone()),
+                "{chunk}"
+            );
+        }
     }
 
     #[test]

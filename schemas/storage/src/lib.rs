@@ -6,6 +6,7 @@
 
 mod attempts;
 mod blocking;
+pub mod checkpoints;
 pub mod documents;
 pub mod encode;
 mod fetch;
@@ -13,12 +14,16 @@ pub mod footer;
 mod infer;
 mod jsonl;
 pub mod layout;
+mod listed;
 pub mod listing;
+mod local_copies;
 pub mod lookup;
 pub mod metadata;
+pub mod numbered;
 pub mod output;
 mod output_error;
 mod parquet_documents;
+mod phase_manifest;
 mod read_error;
 pub mod redact;
 mod staged;
@@ -26,9 +31,13 @@ pub mod store_error;
 pub mod stores;
 pub mod table;
 mod upload;
+mod versions;
 
+pub use attempts::Attempts;
 pub use encode::TableEncoder;
+pub use fetch::probe_read;
 pub use jsonl::decode_lines;
+pub use local_copies::{CACHE_VARIABLE, LocalCopies};
 pub use output::{Created, ListedAttempt, ListedObject, Output, OutputError};
 pub use read_error::ReadError;
 pub use store_error::{StoreError, StoreProblem};

@@ -272,8 +272,11 @@ impl<'a> Pattern<'a> {
             Some(etag) => etag.clone(),
             None => meta.last_modified.timestamp_micros().to_string(),
         };
+        let mut identity = format!("{uri}|{}|{version}", meta.size);
+        // A corpus may have a million files, and these stay in memory for as long as the run.
+        identity.shrink_to_fit();
         Ok(SourceFile {
-            identity: format!("{uri}|{}|{version}", meta.size),
+            identity,
             name,
             uri,
             format,

@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use gleaner_schemas::{AttemptId, TaskId, Version};
+use gleaner_schemas::TaskId;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::fetch::fetch;
-use crate::layout;
 use crate::output_error::{CREATE, WRITE, is_refused};
 use crate::redact::redact;
 use crate::store_error::is_missing;
 use crate::stores::{Stores, encoded};
 use crate::{staged, upload};
 
+pub use crate::listed::{ListedAttempt, ListedObject};
 pub use crate::output_error::OutputError;
 
 /// The outcome of a put-if-absent.
@@ -33,41 +33,6 @@ pub enum Created {
     Stored,
     /// Somebody else's object is there; these are its bytes.
     Exists(Bytes),
-}
-
-/// An object of an attempt, as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ListedAttempt {
-    /// The attempt; first, so that the smallest attempt id sorts first.
-    pub attempt: AttemptId,
-    /// Key of its object, relative to the output.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
-impl ListedAttempt {
-    /// The task and the attempt whose object that is, if it is one.
-    pub(crate) fn of(object: ListedObject) -> Option<(TaskId, Self)> {
-        let (task, attempt) = layout::parse_attempt(&object.path)?;
-        let listed = Self {
-            attempt,
-            path: object.path,
-            bytes: object.bytes,
-        };
-        Some((task, listed))
-    }
-}
-
-/// An object of an output, as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedObject {
-    /// Key relative to the output.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// When it was written: milliseconds since 1970, by the store's clock.
-    pub modified_ms: i64,
 }
 
 /// An output: a folder in some store. Cheap to clone.
@@ -300,15 +265,7 @@ impl Output {
         &self,
         folder: &str,
     ) -> Result<BTreeMap<TaskId, Vec<ListedAttempt>>, OutputError> {
-        let mut attempts: BTreeMap<TaskId, Vec<ListedAttempt>> = BTreeMap::new();
-        let objects = self.list(folder).await?;
-        for (task, attempt) in objects.into_iter().filter_map(ListedAttempt::of) {
-            attempts.entry(task).or_default().push(attempt);
-        }
-        for of_task in attempts.values_mut() {
-            of_task.sort_unstable();
-        }
-        Ok(attempts)
+        Ok(ListedAttempt::by_task(self.list(folder).await?))
     }
 
     /// Reads an object as JSON.
@@ -327,7 +284,7 @@ impl Output {
         }
     }
 
-    fn parse_json<T: DeserializeOwned>(
+    pub(crate) fn parse_json<T: DeserializeOwned>(
         &self,
         key: &str,
         expected: &'static str,
@@ -374,7 +331,7 @@ impl Output {
         self.put(key, self.to_json(key, expected, value)?).await
     }
 
-    fn to_json<T: Serialize>(
+    pub(crate) fn to_json<T: Serialize>(
         &self,
         key: &str,
         expected: &'static str,
@@ -388,58 +345,6 @@ impl Output {
             })?;
         bytes.push(b'\n');
         Ok(bytes.into())
-    }
-
-    /// Numbers of the published versions, ascending.
-    ///
-    /// # Errors
-    ///
-    /// Of the store.
-    pub async fn version_numbers(&self) -> Result<Vec<u64>, OutputError> {
-        let mut numbers: Vec<u64> = self
-            .list(layout::VERSIONS)
-            .await?
-            .iter()
-            .filter_map(|object| layout::parse_version(&object.path))
-            .collect();
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    /// A published version.
-    ///
-    /// # Errors
-    ///
-    /// Of the store, or if the object is not a version that this build reads.
-    pub async fn version(&self, number: u64) -> Result<Option<Version>, OutputError> {
-        const EXPECTED: &str = "published version";
-        let key = layout::version(number);
-        let Some(bytes) = self.get(&key).await? else {
-            return Ok(None);
-        };
-        // First of all the format: another one may have other keys.
-        match serde_json::from_slice::<Stamp>(&bytes) {
-            Ok(stamp) if stamp.format != Version::FORMAT => Err(OutputError::Format {
-                uri: self.uri_of(&key),
-                expected: EXPECTED,
-                found: stamp.format,
-                known: Version::FORMAT,
-                writer: stamp.gleaner_version,
-            }),
-            _ => Ok(Some(self.parse_json(&key, EXPECTED, &bytes)?)),
-        }
-    }
-
-    /// The newest published version: the highest number wins.
-    ///
-    /// # Errors
-    ///
-    /// As [`Output::version`].
-    pub async fn latest_version(&self) -> Result<Option<Version>, OutputError> {
-        match self.version_numbers().await?.last() {
-            Some(number) => self.version(*number).await,
-            None => Ok(None),
-        }
     }
 
     /// Runs `operation` over keys, at most `concurrency` at a time, in order.
@@ -469,12 +374,4 @@ fn location(root: &Path, key: &str) -> Path {
     key.split('/')
         .filter(|part| !part.is_empty())
         .fold(root.clone(), |path, part| path.join(part))
-}
-
-/// What every format of a version says.
-#[derive(Deserialize)]
-struct Stamp {
-    format: u32,
-    #[serde(default)]
-    gleaner_version: String,
 }

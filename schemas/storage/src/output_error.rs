@@ -87,5 +87,6 @@ impl From<OutputError> for Failure {
 /// Whether the store has said that it will not take objects, whichever are there.
 pub(crate) fn is_refused(error: &object_store::Error) -> bool {
     let error = StoreError::of(error);
-    *error.problem() != StoreProblem::Missing && error.kind() == FailureKind::Permanent
+    let is_refusal = matches!(error.kind(), FailureKind::Permanent | FailureKind::Access);
+    is_refusal && *error.problem() != StoreProblem::Missing
 }

@@ -95,6 +95,10 @@ impl ParquetDocuments {
         })
     }
 
+    pub(crate) fn row_group(&self) -> Option<u32> {
+        self.current.as_ref().map(|(row_group, _)| *row_group)
+    }
+
     pub(crate) fn rows_excluded(&self) -> u64 {
         self.rows_excluded.load(Ordering::Relaxed)
     }

@@ -48,10 +48,7 @@ impl From<io::Error> for StoreError {
         match object_store_error(&error) {
             Some(error) => Self::of(error),
             None => {
-                let problem = match has_lasting_cause(&error) {
-                    true => StoreProblem::Disk,
-                    false => StoreProblem::Other { is_transient: true },
-                };
+                let problem = problem_of_cause(&error);
                 Self {
                     problem,
                     detail: redact(&error_chain(&error)),
@@ -190,7 +187,7 @@ fn problem(
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             return match answer {
                 Some(_) => StoreProblem::AccessDenied,
-                None => StoreProblem::Disk,
+                None => StoreProblem::FileDenied,
             };
         }
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
@@ -224,10 +221,23 @@ fn problem(
     if let Some(transport) = transport {
         return problem_of_transport(transport, text);
     }
-    if has_lasting_cause(error) {
-        return StoreProblem::Disk;
+    problem_of_cause(error)
+}
+
+/// What the file system says.
+fn problem_of_cause(error: &(dyn StdError + 'static)) -> StoreProblem {
+    let is_denied = caused_by(error, |error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    });
+    if is_denied {
+        StoreProblem::FileDenied
+    } else if has_lasting_cause(error) {
+        StoreProblem::Disk
+    } else {
+        StoreProblem::Other { is_transient: true }
     }
-    StoreProblem::Other { is_transient: true }
 }
 
 fn problem_of_transport(error: &HttpError, text: &str) -> StoreProblem {
@@ -340,7 +350,6 @@ fn has_lasting_cause(error: &(dyn StdError + 'static)) -> bool {
                 ErrorKind::StorageFull
                     | ErrorKind::QuotaExceeded
                     | ErrorKind::FileTooLarge
-                    | ErrorKind::PermissionDenied
                     | ErrorKind::ReadOnlyFilesystem
                     | ErrorKind::NotADirectory
                     | ErrorKind::IsADirectory

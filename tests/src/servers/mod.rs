@@ -1,6 +1,7 @@
 //! Servers that tests start: real ones, each an own process on this machine, where they are
 //! installed; fakes that misbehave on demand; and a proxy that breaks connections.
 
+pub mod azurite;
 pub mod ceph;
 pub mod fake_s3;
 pub mod proxy;

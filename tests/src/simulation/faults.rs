@@ -1,7 +1,6 @@
 //! What goes wrong, decided by a seed: a store and a queue that do as they please.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,20 +9,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, Receipt, TaskQueue};
 use gleaner_schemas::{Route, RunId, TaskId, TaskMessage};
+use gleaner_storage::layout;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
+
+use super::mutant::Mutant;
 
 /// The dice of a simulation.
 #[derive(Debug)]
@@ -37,12 +40,16 @@ pub(super) struct Faults {
     pub(super) is_race: bool,
     n_faults: AtomicU64,
     n_kills: AtomicU64,
+    pub(super) mutant: Option<Mutant>,
+    violations: Mutex<Vec<String>>,
 }
 
 impl Faults {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut dice = StdRng::seed_from_u64(seed);
         Self {
+            mutant,
+            violations: Mutex::default(),
             share: [0.0, 0.02, 0.1, 0.25][dice.random_range(0..4)],
             is_race: dice.random_bool(0.25),
             dice: Mutex::new(dice),
@@ -81,6 +88,16 @@ impl Faults {
 
     fn fails(&self) -> bool {
         self.happens(self.share / 2.0)
+    }
+
+    /// Something happened that never may.
+    fn violated(&self, what: String) {
+        self.violations.lock().unwrap().push(what);
+    }
+
+    /// What happened that never may.
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.violations.lock().unwrap().clone()
     }
 
     pub(super) fn count_kill(&self) {
@@ -131,6 +148,17 @@ pub(super) struct FaultyStore {
     /// Every request but listings takes this many times as long: a process that others overtake
     /// between its look and what it makes of it.
     pub(super) slowness: u32,
+    /// Versions that this process takes for others'; see [`Mutant::LostUnread`].
+    pub(super) lost: Mutex<BTreeSet<Path>>,
+}
+
+/// Whether objects at the path never change once they exist (invariant 1).
+fn is_immutable(path: &str) -> bool {
+    let folders = ["plans", "manifests", "splits", "versions", "inner"];
+    layout::parse_attempt(path).is_some()
+        || folders
+            .iter()
+            .any(|folder| path.contains(&format!("{}/{folder}/", layout::PRIVATE)))
 }
 
 fn broken() -> object_store::Error {
@@ -150,13 +178,15 @@ impl FaultyStore {
         }
     }
 
-    /// The answer may be lost.
-    fn answer<T>(&self, result: Result<T>) -> Result<T> {
-        if self.faults.fails() {
-            Err(broken())
-        } else {
-            result
-        }
+    /// A version as whoever does not read it thinks it is.
+    async fn as_of_another(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let bytes = self.store.get(location).await?.bytes().await?;
+        let mut version: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        version["job"] = "another".into();
+        let imagined = InMemory::new();
+        let payload = version.to_string().into();
+        imagined.put(location, payload).await?;
+        imagined.get_opts(location, options).await
     }
 }
 
@@ -172,14 +202,44 @@ impl ObjectStore for FaultyStore {
         &self,
         location: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
         self.wait().await?;
-        let result = self.store.put_opts(location, payload, options).await;
+        let is_create = options.mode == PutMode::Create;
+        let is_manifest = location.as_ref().contains(layout::MANIFESTS);
+        if self.faults.mutant == Some(Mutant::ManifestOverwritten) && is_manifest {
+            options.mode = PutMode::Overwrite;
+        }
+        let before = match self.store.get(location).await {
+            Ok(before) => Some(before.bytes().await?),
+            Err(_) => None,
+        };
+        let bytes = Bytes::from(payload.clone());
+        let mut result = self.store.put_opts(location, payload, options).await;
         if result.is_ok() {
             self.clock.wrote(location);
+            if is_immutable(location.as_ref()) && before.is_some_and(|before| before != bytes) {
+                self.faults.violated(format!("{location} was changed"));
+            }
         }
-        self.answer(result)
+        if self.faults.fails() {
+            // The answer is lost. Clients of real stores may ask again on their own, and find what
+            // they have put themselves.
+            let asks_again = is_create && result.is_ok() && self.faults.pick(0..2) == 0;
+            result = Err(match asks_again {
+                true => object_store::Error::AlreadyExists {
+                    path: location.to_string(),
+                    source: "it was put a moment ago".into(),
+                },
+                false => broken(),
+            });
+        }
+        let is_version = location.as_ref().contains(layout::VERSIONS);
+        let exists = matches!(result, Err(object_store::Error::AlreadyExists { .. }));
+        if self.faults.mutant == Some(Mutant::LostUnread) && is_version && exists {
+            self.lost.lock().unwrap().insert(location.clone());
+        }
+        result
     }
 
     async fn put_multipart_opts(
@@ -192,6 +252,9 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.wait().await?;
+        if self.lost.lock().unwrap().contains(location) {
+            return self.as_of_another(location, options).await;
+        }
         self.store.get_opts(location, options).await
     }
 
@@ -238,6 +301,7 @@ pub(super) struct FaultyQueue {
     queue: MemoryQueue,
     faults: Arc<Faults>,
     unsettled: Arc<Mutex<Unsettled>>,
+    store: Arc<InMemory>,
 }
 
 /// Deliveries of a task that come to nothing before it is given up.
@@ -250,11 +314,12 @@ struct Unsettled {
 }
 
 impl FaultyQueue {
-    pub(super) fn new(faults: Arc<Faults>) -> Self {
+    pub(super) fn new(faults: Arc<Faults>, store: Arc<InMemory>) -> Self {
         Self {
             queue: MemoryQueue::new(),
             faults,
             unsettled: Arc::default(),
+            store,
         }
     }
 }
@@ -264,15 +329,58 @@ impl FaultyQueue {
 struct Counted {
     delivery: Delivery,
     unsettled: Arc<Mutex<Unsettled>>,
+    faults: Arc<Faults>,
+    store: Arc<InMemory>,
+}
+
+impl Counted {
+    /// Whether the store holds what lets the delivery be acknowledged (invariant 6).
+    async fn has_outcome(&self) -> bool {
+        let TaskMessage { run, task, .. } = &self.delivery.task;
+        let failures = layout::failures(run);
+        let objects: Vec<ObjectMeta> = self.store.list(None).try_collect().await.unwrap();
+        objects.iter().any(|object| {
+            let path = object.location.as_ref();
+            let attempt = layout::parse_attempt(path).map(|(of, _)| of);
+            let failure = path
+                .contains(&failures)
+                .then(|| layout::parse_failure(path));
+            attempt.as_ref() == Some(task) || failure.flatten().as_ref() == Some(task)
+        })
+    }
+}
+
+/// What was settled already.
+#[derive(Debug)]
+struct Nothing;
+
+#[async_trait]
+impl Receipt for Nothing {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn pass_on(self: Box<Self>, _: &TaskMessage) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    fn give_back(self: Box<Self>) {}
 }
 
 #[async_trait]
 impl Receipt for Counted {
     async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        let is_dropped = self.delivery.task.n_passed_on >= TaskMessage::PASSED_ON_MAX;
+        if !is_dropped && !self.has_outcome().await {
+            let task = &self.delivery.task.task;
+            self.faults
+                .violated(format!("{task} was acknowledged without an outcome"));
+        }
         self.delivery.ack().await
     }
 
-    async fn pass_on(self: Box<Self>, _: &TaskMessage) -> Result<(), QueueError> {
+    async fn pass_on(mut self: Box<Self>, task: &TaskMessage) -> Result<(), QueueError> {
+        self.delivery.task = task.clone();
         self.delivery.pass_on().await
     }
 
@@ -352,18 +460,29 @@ impl TaskQueue for FaultyQueue {
         }
         let task = delivery.task.clone();
         let unsettled = Arc::clone(&self.unsettled);
-        let counted = Counted {
+        let counted = Box::new(Counted {
             delivery,
             unsettled,
-        };
-        Ok(Delivery::new(task, Box::new(counted)))
+            faults: Arc::clone(&self.faults),
+            store: Arc::clone(&self.store),
+        });
+        if self.faults.mutant == Some(Mutant::AcknowledgeEarly) {
+            counted.ack().await?;
+            return Ok(Delivery::new(task, Box::new(Nothing)));
+        }
+        Ok(Delivery::new(task, counted))
     }
 
     async fn state(&self, route: Route) -> Result<QueueState, QueueError> {
         self.queue.state(route).await
     }
 
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError> {
+        self.queue.report(refused).await
+    }
+
     async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
+        let reports = self.queue.given_up(run).await?;
         let mut unsettled = self.unsettled.lock().unwrap();
         let all = std::mem::take(&mut unsettled.given_up);
         let (ours, others) = all.into_iter().partition(|task| task.run == *run);
@@ -377,6 +496,6 @@ impl TaskQueue for FaultyQueue {
             };
             Delivery::new(task, Box::new(receipt))
         });
-        Ok(deliveries.collect())
+        Ok(reports.into_iter().chain(deliveries).collect())
     }
 }

@@ -6,6 +6,8 @@
 //! while). Coordinators and workers are killed at any await point and started again.
 
 mod faults;
+mod mutant;
+mod tasks;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use gleaner_schemas::{AttemptId, PhaseManifest, PinnedAttempt, PlanId, TaskId, Version};
+use gleaner_schemas::{AttemptId, PhaseManifest, PinnedAttempt, PlanId, Task, TaskId, Version};
 use gleaner_storage::{Output, layout};
 
 use world::{Corpus, World};
 
-pub(crate) use world::object;
+pub use mutant::Mutant;
+pub(crate) use tasks::object;
 
 /// Coordinators on one job.
 const N_COORDINATORS: usize = 2;
@@ -52,13 +55,23 @@ pub struct Report {
 /// If an invariant does not hold, with the seed.
 #[must_use]
 pub fn simulate(seed: u64) -> Report {
+    simulate_with(seed, None)
+}
+
+/// Simulates one job to its end, with a bug if one is given.
+///
+/// # Panics
+///
+/// If an invariant does not hold, with the seed.
+#[must_use]
+pub fn simulate_with(seed: u64, mutant: Option<Mutant>) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let world = Arc::new(World::new(seed));
+        let world = Arc::new(World::new(seed, mutant));
         let ended = tokio::time::timeout(TIME_MAX, run(&world)).await;
         assert!(ended.is_ok(), "seed {seed}: hangs");
         check(&world).await
@@ -167,10 +180,25 @@ async fn check(world: &World) -> Report {
     let output = world.output();
     let numbers = output.version_numbers().await.unwrap();
     assert!(!numbers.is_empty(), "seed {seed}: nothing was published");
+    let violations = world.faults.violations();
+    assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+    let pinned = pinned_anywhere(&output).await;
     let mut newest: Option<Version> = None;
     for number in 1..=*numbers.iter().max().unwrap() {
         let version = output.version(number).await.unwrap();
         let version = version.unwrap_or_else(|| panic!("seed {seed}: no version {number}"));
+        let is_news = newest.is_none_or(|before| before.content() != version.content());
+        assert!(
+            is_news,
+            "seed {seed}: version {number} says what the one before it says"
+        );
+        for file in &version.tables[world::STAGE].files {
+            assert!(
+                pinned.contains(&file.path),
+                "seed {seed}: version {number} names {}, which no manifest pins",
+                file.path
+            );
+        }
         check_version(world, &output, &version).await;
         newest = Some(version);
     }
@@ -282,14 +310,19 @@ async fn check_newest(world: &World, output: &Output, newest: &Version) {
     }
 }
 
+/// Objects that any phase manifest names.
+async fn pinned_anywhere(output: &Output) -> BTreeSet<String> {
+    let mut pinned = BTreeSet::new();
+    for object in output.list("_gleaner/manifests").await.unwrap() {
+        let manifest = output.phase_manifest(&object.path).await.unwrap();
+        pinned.extend(manifest.unwrap().attempts.iter().map(layout::pinned));
+    }
+    pinned
+}
+
 /// Objects that any version or phase manifest names.
 async fn named_elsewhere(output: &Output) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    for object in output.list("_gleaner/manifests").await.unwrap() {
-        let manifest: Option<PhaseManifest> =
-            output.get_json(&object.path, "manifest").await.unwrap();
-        named.extend(manifest.unwrap().attempts.into_iter().map(|it| it.path));
-    }
+    let mut named = pinned_anywhere(output).await;
     for number in output.version_numbers().await.unwrap() {
         let version = output.version(number).await.unwrap().unwrap();
         let files = version.tables.into_values().flat_map(|table| table.files);
@@ -302,8 +335,7 @@ async fn named_elsewhere(output: &Output) -> BTreeSet<String> {
 async fn smallest_pinned(output: &Output) -> BTreeMap<TaskId, AttemptId> {
     let mut smallest: BTreeMap<TaskId, AttemptId> = BTreeMap::new();
     for object in output.list("_gleaner/manifests").await.unwrap() {
-        let manifest: Option<PhaseManifest> =
-            output.get_json(&object.path, "manifest").await.unwrap();
+        let manifest = output.phase_manifest(&object.path).await.unwrap();
         let manifest = manifest.unwrap();
         if manifest.quarantined.is_empty() {
             for PinnedAttempt { task, attempt, .. } in manifest.attempts {
@@ -320,24 +352,20 @@ async fn check_manifests(world: &World, output: &Output) {
     let seed = world.seed;
     let mut complete: BTreeMap<PlanId, u32> = BTreeMap::new();
     for object in output.list("_gleaner/manifests").await.unwrap() {
-        let manifest: PhaseManifest = output
-            .get_json(&object.path, "manifest")
-            .await
-            .unwrap()
-            .unwrap();
+        let manifest = output.phase_manifest(&object.path).await.unwrap().unwrap();
         if manifest.quarantined.is_empty() && manifest.phase == "inner" {
-            check_inner(world, &manifest);
+            check_inner(world, output, &manifest).await;
         }
         if manifest.quarantined.is_empty() {
             *complete.entry(manifest.plan.clone()).or_default() += 1;
         }
         for attempt in &manifest.attempts {
-            let stored = output.get(&attempt.path).await.unwrap();
+            let path = layout::pinned(attempt);
+            let stored = output.get(&path).await.unwrap();
             assert!(
                 stored.is_some(),
-                "seed {seed}: {} names {}",
-                object.path,
-                attempt.path
+                "seed {seed}: {} names {path}",
+                object.path
             );
         }
     }
@@ -348,17 +376,25 @@ async fn check_manifests(world: &World, output: &Output) {
 }
 
 /// However tasks were split, each file was read once.
-fn check_inner(world: &World, manifest: &PhaseManifest) {
+async fn check_inner(world: &World, output: &Output, manifest: &PhaseManifest) {
     let seed = world.seed;
+    let chunk = layout::plan_chunk(&manifest.stage, &manifest.phase, &manifest.plan, 0);
+    let tasks: Option<Vec<Task>> = output.get_json(&chunk, "chunk of a plan").await.unwrap();
+    let pinned: BTreeSet<&TaskId> = manifest.attempts.iter().map(|it| &it.task).collect();
     let mut files = world.inner_files();
     assert_eq!(
         manifest.lanes.rows_in,
         files.values().sum::<u64>(),
         "seed {seed}: rows of the inner phase"
     );
-    for input in manifest.attempts.iter().flat_map(|it| &it.inputs) {
-        let file = files.remove(&input.name);
-        assert!(file.is_some(), "seed {seed}: {} was read twice", input.name);
+    let read = tasks.unwrap().into_iter();
+    for task in read.filter(|task| pinned.contains(&task.id)) {
+        let mut inputs: Vec<_> = task.shard.slices.iter().map(|it| &it.file.name).collect();
+        inputs.dedup();
+        for input in inputs {
+            let file = files.remove(input);
+            assert!(file.is_some(), "seed {seed}: {input} was read twice");
+        }
     }
     assert!(files.is_empty(), "seed {seed}: never read: {files:?}");
 }

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use bytes::Bytes;
 use gleaner_coordinator::checked_job::{self, CheckedJob};
 use gleaner_coordinator::dispatch::{Dispatcher, PhaseEnd, Work, stored_manifest};
@@ -24,11 +21,11 @@ use gleaner_coordinator::splits;
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::job::{Job, JobSource};
 use gleaner_schemas::{
-    DocumentColumns, Failure, FailureKind, FileFormat, Fingerprint, Lanes, PhaseManifest,
-    PhasePlan, Reader, Reuse, Route, RunId, Shard, Slice, SourceFile, TableFile, Task, TaskId,
+    DocumentColumns, Fingerprint, Lanes, PhaseManifest, PhasePlan, Reuse, Route, RunId, Shard,
+    TableFile, Task, TaskId,
 };
-use gleaner_storage::{Output, Stores, TableEncoder, layout};
-use gleaner_workers::attempt::{TaskExecutor, Workbench};
+use gleaner_storage::{Output, Stores, layout};
+use gleaner_workers::attempt::Workbench;
 use gleaner_workers::entropy::{Entropy as _, SeededEntropy};
 use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
@@ -39,30 +36,20 @@ use object_store::memory::InMemory;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::faults::{Faults, FaultyQueue, FaultyStore, StoreClock};
+use super::mutant::Mutant;
+use super::tasks::{Executor, Phase, large_shards, object, plan, schema, shard, shards};
 
 /// The stage of the job.
 pub(super) const STAGE: &str = "stage";
 const OUTPUT: &str = "sim://store/out";
-/// An attempt may take this long.
-const TASK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Rows that a worker can hold; a single file has fewer.
-const ROWS_MAX: u64 = 25;
 /// Looks at the output, ten in a second, until a coordinator begins whatever is there.
 const LOOKS_MAX: u32 = 6_000;
 /// Runs that a user makes until nothing but poison is left.
 const RERUNS_MAX: u32 = 20;
 /// Nobody works, or the store does not answer, for so long.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// A phase of the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Inner,
-    Table,
-}
 
 /// What a coordinator finds when it lists the corpus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +79,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
-        let faults = Arc::new(Faults::new(seed));
+    pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+        let faults = Arc::new(Faults::new(seed, mutant));
+        let store = Arc::new(InMemory::new());
         let inner = plan(Phase::Inner, &json!(seed), large_shards(&faults));
         let content = json!(Fingerprint::of("tasks", &inner.1));
         let mut shards = shards(&faults);
@@ -107,7 +95,7 @@ impl World {
             .take(n_poisoned)
             .map(|task| task.id.clone())
             .collect();
-        let queue = FaultyQueue::new(Arc::clone(&faults));
+        let queue = FaultyQueue::new(Arc::clone(&faults), Arc::clone(&store));
         let text = "name: simulation\noutput: out\ncorpus: {paths: [x.parquet]}\nstages: {stage: \
                     {kind: query, sql: SELECT 1}}\n";
         let source = JobSource {
@@ -117,7 +105,7 @@ impl World {
         let job = checked_job::check(Job::parse(source).unwrap(), OUTPUT.to_owned()).unwrap();
         Self {
             seed,
-            store: Arc::new(InMemory::new()),
+            store,
             queue: Arc::new(queue),
             inner,
             narrow,
@@ -188,6 +176,7 @@ impl World {
 
     fn stores(&self, slowness: u32) -> Stores {
         let store = FaultyStore {
+            lost: Mutex::default(),
             slowness,
             store: Arc::clone(&self.store),
             faults: Arc::clone(&self.faults),
@@ -274,7 +263,9 @@ impl World {
     ) -> Result<bool, RunError> {
         let shutdown = Shutdown::new();
         let entropy = self.entropy();
+        let stores = self.stores(2);
         let dispatcher = Dispatcher {
+            stores: &stores,
             output,
             queue: &self.queue,
             task_ended: &self.task_ended,
@@ -300,13 +291,18 @@ impl World {
             if !are_poisoned && manifest.phase == "inner" {
                 return Ok(false);
             }
-            manifests.push((plan.folder.clone(), manifest));
+            manifests.push((plan.folder.clone(), Arc::new(manifest)));
         }
         let quarantined = manifests[1].1.quarantined.clone();
         let is_done = quarantined
             .iter()
             .all(|task| self.poisoned.contains(&task.task));
-        let stages = BTreeMap::from([(STAGE.to_owned(), finished(manifests))]);
+        let mut finished = finished(manifests);
+        if self.faults.mutant == Some(Mutant::Glob) {
+            let tables = &mut finished.completed.tables;
+            tables.insert(STAGE.to_owned(), self.glob(output).await?);
+        }
+        let stages = BTreeMap::from([(STAGE.to_owned(), finished)]);
         let now = chrono::DateTime::from_timestamp(0, 0).unwrap();
         publish::publish(
             output,
@@ -324,6 +320,33 @@ impl World {
     }
 }
 
+impl World {
+    /// What [`Mutant::Glob`] takes for the table.
+    async fn glob(&self, output: &Output) -> Result<Vec<TableFile>, RunError> {
+        let attempts = output.attempts(&layout::table_folder(STAGE)).await?;
+        let mut files = Vec::new();
+        for task in self.tasks(Corpus::Wide) {
+            let rows = task.shard.n_rows().unwrap();
+            for attempt in attempts.get(&task.id).into_iter().flatten() {
+                files.push(TableFile {
+                    path: attempt.path(&task.id),
+                    rows,
+                    bytes: attempt.bytes,
+                    checksum: attempt.attempt.content(),
+                    task: Some(task.id.clone()),
+                    lanes: Lanes {
+                        rows_in: rows,
+                        ok: rows,
+                        ..Lanes::default()
+                    },
+                    inputs: Vec::new(),
+                });
+            }
+        }
+        Ok(files)
+    }
+}
+
 /// As the driver does: a phase whose tasks were split is planned again.
 async fn run_phase(
     dispatcher: &Dispatcher<'_>,
@@ -338,7 +361,7 @@ async fn run_phase(
         let shards = retrying(dispatcher.shutdown, heed).await?;
         let tasks = planner::tasks(&mut plan, shards);
         let plan_id = plan.plan_id(tasks.iter().map(|task| &task.id));
-        let stored = || stored_manifest(dispatcher.output, &plan, &plan_id);
+        let stored = || stored_manifest(dispatcher.output, &plan, &plan_id, &tasks);
         if let Some(manifest) = retrying(dispatcher.shutdown, stored).await? {
             return Ok(manifest);
         }
@@ -350,145 +373,10 @@ async fn run_phase(
     }
 }
 
-/// Shards of several files each, some of which have more rows than a worker can hold.
-fn large_shards(faults: &Faults) -> Vec<Shard> {
-    let mut files = 0..;
-    (0..1 + faults.pick(0..8))
-        .map(|_| Shard {
-            slices: files
-                .by_ref()
-                .take(1 + faults.pick(0..4) as usize)
-                .flat_map(|number| shard(faults, number).slices)
-                .collect(),
-            companions: Vec::new(),
-        })
-        .collect()
-}
-
-fn shards(faults: &Faults) -> Vec<Shard> {
-    let n_tasks = 1 + faults.pick(0..12);
-    (0..n_tasks).map(|number| shard(faults, number)).collect()
-}
-
-fn shard(faults: &Faults, number: u64) -> Shard {
-    let n_rows = 1 + faults.pick(0..20);
-    let name = format!("file-{number}");
-    let file = SourceFile {
-        uri: format!("sim://corpus/{name}"),
-        format: FileFormat::Parquet,
-        bytes: n_rows,
-        identity: name.clone(),
-        etag: None,
-        name,
-    };
-    Shard {
-        slices: vec![Slice {
-            file,
-            row_groups: None,
-            first_row: 0,
-            n_rows: Some(n_rows),
-            bytes: n_rows,
-            row_group_facts: Vec::new(),
-        }],
-        companions: Vec::new(),
-    }
-}
-
-fn plan(phase: Phase, params: &serde_json::Value, shards: Vec<Shard>) -> (PhasePlan, Vec<Task>) {
-    let name = if phase == Phase::Inner {
-        "inner"
-    } else {
-        "table"
-    };
-    let mut plan = PhasePlan {
-        format: PhasePlan::FORMAT,
-        stage: STAGE.to_owned(),
-        kind: "simulated".to_owned(),
-        code_version: 1,
-        phase: name.to_owned(),
-        params: params.clone(),
-        side_inputs: Vec::new(),
-        reader: Reader::Table {
-            columns: Vec::new(),
-        },
-        folder: match phase {
-            Phase::Inner => layout::inner_folder(STAGE, name),
-            Phase::Table => layout::table_folder(STAGE),
-        },
-        n_tasks: 0,
-        n_rows: None,
-        bytes: 0,
-        memory_bytes: 1 << 20,
-        task_timeout_ms: TASK_TIMEOUT.as_millis() as u64,
-    };
-    let tasks = planner::tasks(&mut plan, shards);
-    (plan, tasks)
-}
-
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("task", DataType::Utf8, false)]))
-}
-
-/// The object of a task: as many rows as its shard has.
-pub(crate) fn object(task: &Task) -> Bytes {
-    let n_rows = task.shard.n_rows().unwrap();
-    let column = StringArray::from_iter_values((0..n_rows).map(|_| task.id.as_str()));
-    let batch = RecordBatch::try_new(schema(), vec![Arc::new(column)]).unwrap();
-    let mut encoder = TableEncoder::new(schema(), 1 << 20).unwrap();
-    encoder.write(&batch).unwrap();
-    let lanes = Lanes {
-        rows_in: n_rows,
-        ok: n_rows,
-        ..Lanes::default()
-    };
-    encoder.finish(&lanes, &json!({ "task": task.id })).unwrap()
-}
-
-/// Computes objects, in its own time; fails now and then, and always on poison.
-#[derive(Debug)]
-struct Executor {
-    faults: Arc<Faults>,
-    poisoned: Arc<BTreeSet<TaskId>>,
-}
-
-#[async_trait]
-impl TaskExecutor for Executor {
-    async fn execute(
-        &self,
-        _plan: &Arc<PhasePlan>,
-        task: &Arc<Task>,
-        cancel: CancellationToken,
-    ) -> Result<Bytes, Failure> {
-        let mut span = self.faults.time(1..40_000);
-        if self.faults.happens(0.02) {
-            span = 2 * TASK_TIMEOUT;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(span) => {}
-            () = cancel.cancelled() => {
-                return Err(Failure::new(FailureKind::Transient, "cancelled"));
-            }
-        }
-        if self.poisoned.contains(&task.id) {
-            return Err(Failure::new(FailureKind::Permanent, "poison"));
-        }
-        if task.shard.n_rows().unwrap() > ROWS_MAX {
-            return Err(Failure::new(FailureKind::Memory, "too many rows"));
-        }
-        if self.faults.happens(0.05) {
-            return Err(Failure::new(
-                FailureKind::Transient,
-                "the model server went away",
-            ));
-        }
-        Ok(object(task))
-    }
-}
-
-fn finished(manifests: Vec<(String, PhaseManifest)>) -> FinishedStage {
+fn finished(manifests: Vec<(String, Arc<PhaseManifest>)>) -> FinishedStage {
     let table = manifests[1].1.clone();
     let files = table.attempts.iter().map(|pinned| TableFile {
-        path: pinned.path.clone(),
+        path: layout::pinned(pinned),
         rows: pinned.rows,
         bytes: pinned.bytes,
         checksum: pinned.attempt.content(),
@@ -528,6 +416,8 @@ fn no_inputs() -> JobInputs {
             unreadable: BTreeMap::new(),
         },
         datasets: BTreeMap::new(),
+        models: BTreeMap::new(),
+        forecasts: BTreeMap::new(),
         others: BTreeMap::new(),
         published: None,
     }

@@ -3,8 +3,6 @@
 
 use regex_syntax::hir::{Class, HirKind};
 
-use crate::ascii_block::{BLOCK_BYTES, BlockClasses, classify};
-
 /// What a character does to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CharClass {
@@ -14,8 +12,10 @@ pub(crate) enum CharClass {
     Punctuation,
 }
 
-const WORD: u8 = 1;
-const SPACE: u8 = 2;
+/// Flag of word characters.
+pub(crate) const WORD: u8 = 1;
+/// Flag of white space.
+pub(crate) const SPACE: u8 = 2;
 /// Lower-casing changes the character.
 const CASED: u8 = 4;
 /// Lower-casing knows the character.
@@ -23,11 +23,13 @@ const KNOWN: u8 = 8;
 
 /// Lower-casing is that of Unicode 14, as in the reference's Python 3.11: the tokens of a text, and
 /// with them its weight, change neither with the compiler nor with the Unicode that it knows.
-const KNOWN_PATTERN: &str = r"\p{Age=14.0}";
+pub(crate) const KNOWN_PATTERN: &str = r"\p{Age=14.0}";
 
 /// One byte per code point.
 pub(crate) struct CharTable {
     flags: Vec<u8>,
+    /// Those of ASCII.
+    ascii_flags: [u8; 128],
     /// Whether U+001C to U+001F are space: Python says so, Unicode does not.
     separators_are_space: bool,
 }
@@ -48,11 +50,13 @@ impl CharTable {
             }
         }
         Self {
+            ascii_flags: std::array::from_fn(|code_point| flags[code_point]),
             separators_are_space: flags[0x1c] & SPACE != 0,
             flags,
         }
     }
 
+    #[inline]
     pub(crate) fn class(&self, code_point: u32) -> CharClass {
         match self.flags[code_point as usize] & (WORD | SPACE) {
             WORD => CharClass::Word,
@@ -62,6 +66,7 @@ impl CharTable {
     }
 
     /// Whether lower-casing changes the character.
+    #[inline]
     pub(crate) fn is_cased(&self, code_point: u32) -> bool {
         self.flags[code_point as usize] & CASED != 0
     }
@@ -71,16 +76,20 @@ impl CharTable {
         self.flags[c as usize] & KNOWN != 0
     }
 
-    /// The classes of a block of lower-cased text, as far as it is ASCII.
-    #[inline]
-    pub(crate) fn ascii_classes(&self, block: &[u8; BLOCK_BYTES]) -> BlockClasses {
-        classify(block, self.separators_are_space)
+    /// The flags of ASCII.
+    pub(crate) fn ascii_flags(&self) -> &[u8; 128] {
+        &self.ascii_flags
+    }
+
+    /// Whether U+001C to U+001F are space.
+    pub(crate) fn separators_are_space(&self) -> bool {
+        self.separators_are_space
     }
 }
 
 /// Code point ranges of a pattern that is a single class. The patterns are constants of this
 /// crate; one that were no class would give no ranges and fail every test.
-fn class_ranges(pattern: &str) -> Vec<(char, char)> {
+pub(crate) fn class_ranges(pattern: &str) -> Vec<(char, char)> {
     match regex_syntax::parse(pattern).map(regex_syntax::hir::Hir::into_kind) {
         Ok(HirKind::Class(Class::Unicode(class))) => class
             .ranges()
@@ -92,6 +101,7 @@ fn class_ranges(pattern: &str) -> Vec<(char, char)> {
 }
 
 /// The code point that starts at `idx` of valid UTF-8, and its length in bytes.
+#[inline]
 pub(crate) fn code_point_at(bytes: &[u8], idx: usize) -> (u32, usize) {
     let lead = u32::from(bytes[idx]);
     let tail = |i: usize| u32::from(bytes[idx + i]) & 0x3f;
@@ -112,29 +122,6 @@ pub(crate) const HIGH: u64 = 0x8080_8080_8080_8080;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_ascii_character_is_classified_as_by_its_pattern() {
-        for (word, space) in [(r"\w", r"\s"), (r"[\p{L}\p{N}_]", r"[\s\x1c-\x1f]")] {
-            let table = CharTable::new(word, space);
-            // Capitals never reach the blocks: they are of lower-cased text.
-            for byte in (0..128_u8).filter(|byte| !byte.is_ascii_uppercase()) {
-                for position in [0, 7, 31, 63] {
-                    let mut block = [b'\n'; BLOCK_BYTES];
-                    block[position] = byte;
-                    let classes = table.ascii_classes(&block);
-                    let class = match (classes.word >> position & 1, classes.space >> position & 1)
-                    {
-                        (1, 0) => CharClass::Word,
-                        (0, 1) => CharClass::Space,
-                        _ => CharClass::Punctuation,
-                    };
-                    assert_eq!(class, table.class(u32::from(byte)), "{word} {byte:#x}");
-                    assert_eq!(classes.beyond_ascii, 0);
-                }
-            }
-        }
-    }
 
     #[test]
     fn code_points_are_decoded() {

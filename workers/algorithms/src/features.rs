@@ -13,9 +13,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::avx512::Avx512;
 use crate::sha_buckets::ShaBuckets;
 use crate::token_hash::fold;
-use crate::token_memo::TokenMemo;
+use crate::token_memo::TokenHasher;
 use crate::tokenize::{Tokenizer, Tokens};
 
 /// Longest n-gram.
@@ -23,8 +24,8 @@ pub const NGRAMS_MAX: u8 = 4;
 /// Largest number of buckets.
 pub const BUCKETS_MAX: u32 = 1 << 24;
 
-const FIRST_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-const SECOND_FACTOR: u64 = 0xd1b5_4a32_d192_ed03;
+pub(crate) const FIRST_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const SECOND_FACTOR: u64 = 0xd1b5_4a32_d192_ed03;
 
 /// How n-grams become buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -121,6 +122,7 @@ pub struct FeatureExtractor {
     tokens: Tokens,
     buckets: Vec<u32>,
     hasher: Hasher,
+    avx512: Option<Avx512>,
 }
 
 impl fmt::Debug for FeatureExtractor {
@@ -133,7 +135,7 @@ impl fmt::Debug for FeatureExtractor {
 
 /// What finds the buckets, and what it remembers.
 enum Hasher {
-    Xxh3(TokenMemo),
+    Xxh3(TokenHasher),
     Sha256(ShaBuckets),
 }
 
@@ -154,6 +156,10 @@ impl FeatureExtractor {
     ///
     /// If the spec is out of bounds.
     pub fn new(spec: FeatureSpec) -> Result<Self, FeatureError> {
+        Self::on(Avx512::detect(), spec)
+    }
+
+    fn on(avx512: Option<Avx512>, spec: FeatureSpec) -> Result<Self, FeatureError> {
         if !(1..=NGRAMS_MAX).contains(&spec.ngrams) {
             return Err(FeatureError::Ngrams(spec.ngrams));
         }
@@ -162,12 +168,13 @@ impl FeatureExtractor {
         }
         Ok(Self {
             spec,
-            tokens: Tokens::new(spec.tokenizer),
+            tokens: Tokens::on(avx512, spec.tokenizer),
             buckets: Vec::new(),
             hasher: match spec.hash {
-                NgramHash::Xxh3 => Hasher::Xxh3(TokenMemo::new()),
+                NgramHash::Xxh3 => Hasher::Xxh3(TokenHasher::new(avx512)),
                 NgramHash::Sha256 => Hasher::Sha256(ShaBuckets::new(spec.buckets)),
             },
+            avx512,
         })
     }
 
@@ -187,31 +194,40 @@ impl FeatureExtractor {
     pub fn extract(&mut self, text: &str) -> Features<'_> {
         self.tokens.set(text);
         let spec = self.spec;
-        match &mut self.hasher {
+        let buckets = match &mut self.hasher {
             Hasher::Sha256(sha) => {
                 self.buckets.clear();
                 sha.extend(&self.tokens, spec.ngrams, &mut self.buckets);
+                &self.buckets
             }
-            Hasher::Xxh3(memo) => {
+            Hasher::Xxh3(hasher) => {
                 let (starts, ends) = self.tokens.bounds();
-                let hashes = memo.hash(self.tokens.padded_lower(), starts, ends);
-                xxh3_buckets(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
+                let hashes = hasher.hash(self.tokens.padded_lower(), starts, ends);
+                match (self.avx512, spec.ngrams) {
+                    (Some(avx512), 2) => {
+                        avx512.bigram_buckets(hashes, spec.buckets, &mut self.buckets)
+                    }
+                    _ => {
+                        xxh3_buckets(hashes, spec.ngrams, spec.buckets, &mut self.buckets);
+                        &self.buckets
+                    }
+                }
             }
-        }
+        };
         Features {
             // Spans are 32-bit offsets, so there are fewer tokens than that.
             n_tokens: self.tokens.len() as u32,
-            buckets: &self.buckets,
+            buckets,
         }
     }
 }
 
 /// Order-sensitive: the two operands are treated differently.
-fn combine(prefix: u64, token: u64) -> u64 {
+pub(crate) fn combine(prefix: u64, token: u64) -> u64 {
     fold(prefix ^ FIRST_FACTOR, token ^ SECOND_FACTOR)
 }
 
-fn reduce(hash: u64, buckets: u32) -> u32 {
+pub(crate) fn reduce(hash: u64, buckets: u32) -> u32 {
     ((u128::from(hash) * u128::from(buckets)) >> 64) as u32
 }
 
@@ -290,6 +306,31 @@ mod tests {
         let mut trigrams = buckets(spec(NgramHash::Xxh3, 3, 1 << 20), text);
         trigrams.retain(|bucket| bigrams.contains(bucket));
         assert_eq!(bigrams, trigrams);
+    }
+
+    #[test]
+    fn every_processor_gives_the_same() {
+        let texts = [
+            "",
+            "a",
+            "The naïve «fox» jumps over 12 lazy dogs-of-war\u{a0}… ΜΕΓΑΣ antidisestablishmentarianism!",
+            "Die Donaudampfschifffahrtsgesellschaft, сегодня непредсказуемость 東京都 x_y1 a.b.c.d.e.f",
+        ];
+        for hash in [NgramHash::Xxh3, NgramHash::Sha256] {
+            for ngrams in 1..=NGRAMS_MAX {
+                let spec = spec(hash, ngrams, 10_000);
+                let mut extractors = [Avx512::detect(), None]
+                    .map(|avx512| FeatureExtractor::on(avx512, spec).unwrap());
+                for n_copies in [1, 2, 3, 7, 1] {
+                    for text in texts.map(|text| text.repeat(n_copies)) {
+                        let [fast, portable] = extractors
+                            .each_mut()
+                            .map(|extractor| extractor.extract(&text).buckets.to_vec());
+                        assert_eq!(fast, portable, "{spec:?} {text}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::prefetch::prefetch;
 use crate::token_hash::read_16;
 use crate::tokenize::Tokens;
 
@@ -146,16 +147,17 @@ impl Memo {
         buckets: &mut Vec<u32>,
         missed: &mut Vec<Missed>,
     ) {
-        // First all hashes, then all accesses to memory, so that many of them are under way at a
-        // time: the table is larger than the caches.
+        // The table is larger than the caches: all entries are asked for before the first of them
+        // is looked at, so that their ways through the memory overlap.
+        let mask = self.entries.len() - 1;
         let mut hashes = [0_u128; BATCH];
         let mut n_ngrams = 0;
         for (hash, ngram) in hashes.iter_mut().zip(ngrams) {
             // The number of tokens is part of it: the input has 16 bytes per token.
             *hash = xxh3_128(ngram.as_flattened());
+            prefetch(&self.entries[*hash as usize & mask]);
             n_ngrams += 1;
         }
-        let mask = self.entries.len() - 1;
         let mut missed_idxs = [(0, 0, Entry::default()); BATCH];
         let mut n_missed = 0;
         for (idx, &hash) in hashes[..n_ngrams].iter().enumerate() {
@@ -249,16 +251,14 @@ fn sha256_of_block(block: &[u8; 64]) -> [u32; 8] {
 /// The general case, for rare long n-grams.
 fn sha256_of_joined(tokens: &Tokens, ngram: Range<usize>) -> [u32; 8] {
     let mut hasher = Sha256::new();
-    for (i, token) in tokens
-        .iter()
-        .skip(ngram.start)
-        .take(ngram.len())
-        .enumerate()
-    {
+    let (starts, ends) = tokens.bounds();
+    let text = tokens.lower().as_bytes();
+    let spans = starts[ngram.clone()].iter().zip(&ends[ngram]);
+    for (i, (start, end)) in spans.enumerate() {
         if i > 0 {
             hasher.update(b" ");
         }
-        hasher.update(token);
+        hasher.update(&text[*start as usize..*end as usize]);
     }
     let digest = hasher.finalize();
     let mut words = [0; 8];

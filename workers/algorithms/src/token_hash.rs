@@ -12,15 +12,15 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const READ_BYTES: usize = 16;
 
 // Words of the default secret at 0, 8, 24 and 40, each combined with its neighbour as XXH3 does.
-const FLIP_1_TO_3: u64 = 0x396c_feb8 ^ 0xbe4b_a423;
-const FLIP_4_TO_8: u64 = 0x1cad_21f7_2c81_017c ^ 0xdb97_9083_e96d_d4de;
-const FLIP_9_TO_16_LOW: u64 = 0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb;
-const FLIP_9_TO_16_HIGH: u64 = 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8;
+pub(crate) const FLIP_1_TO_3: u64 = 0x396c_feb8 ^ 0xbe4b_a423;
+pub(crate) const FLIP_4_TO_8: u64 = 0x1cad_21f7_2c81_017c ^ 0xdb97_9083_e96d_d4de;
+pub(crate) const FLIP_9_TO_16_LOW: u64 = 0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb;
+pub(crate) const FLIP_9_TO_16_HIGH: u64 = 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8;
 
-const PRIME64_2: u64 = 0xc2b2_ae3d_27d4_eb4f;
-const PRIME64_3: u64 = 0x1656_67b1_9e37_79f9;
-const PRIME_MX1: u64 = 0x1656_6791_9e37_79f9;
-const PRIME_MX2: u64 = 0x9fb2_1c65_1e98_df25;
+pub(crate) const PRIME64_2: u64 = 0xc2b2_ae3d_27d4_eb4f;
+pub(crate) const PRIME64_3: u64 = 0x1656_67b1_9e37_79f9;
+pub(crate) const PRIME_MX1: u64 = 0x1656_6791_9e37_79f9;
+pub(crate) const PRIME_MX2: u64 = 0x9fb2_1c65_1e98_df25;
 
 /// The first 16 bytes at `start`, as two little-endian integers.
 ///

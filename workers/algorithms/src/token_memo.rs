@@ -6,6 +6,7 @@
 //! hashed afterwards: whether the next token is a known one cannot be foreseen by the processor.
 //! Results do not depend on what is remembered.
 
+use crate::avx512::Avx512;
 use crate::token_hash::{hash_token, read_8};
 
 /// Entries of the table, of 16 bytes (256 KiB, within the second cache).
@@ -26,7 +27,33 @@ struct Entry {
     hash: u64,
 }
 
-/// Computes hashes of tokens.
+/// Computes hashes of tokens, by whatever is fastest on this processor.
+#[derive(Debug)]
+pub(crate) enum TokenHasher {
+    /// Computing them anew is faster than remembering.
+    Avx512(Avx512, Vec<u64>),
+    Memo(TokenMemo),
+}
+
+impl TokenHasher {
+    pub(crate) fn new(avx512: Option<Avx512>) -> Self {
+        avx512.map_or_else(
+            || Self::Memo(TokenMemo::new()),
+            |avx512| Self::Avx512(avx512, Vec::new()),
+        )
+    }
+
+    /// The hashes of `text[start..end]` for each pair, as of [`hash_token`]. At least 16 bytes must
+    /// follow a start.
+    pub(crate) fn hash(&mut self, text: &[u8], starts: &[u32], ends: &[u32]) -> &[u64] {
+        match self {
+            Self::Avx512(avx512, hashes) => avx512.hash_tokens(text, starts, ends, hashes),
+            Self::Memo(memo) => memo.hash(text, starts, ends),
+        }
+    }
+}
+
+/// Computes hashes of tokens, and remembers them.
 #[derive(Debug)]
 pub(crate) struct TokenMemo {
     entries: Box<[Entry; ENTRIES]>,
@@ -34,7 +61,7 @@ pub(crate) struct TokenMemo {
 }
 
 impl TokenMemo {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let nothing = Entry {
             key: KEY_OF_NOTHING,
             hash: 0,
@@ -46,7 +73,7 @@ impl TokenMemo {
     }
 
     /// The hashes of `text[start..end]` for each pair, as of [`hash_token`].
-    pub(crate) fn hash(&mut self, text: &[u8], starts: &[u32], ends: &[u32]) -> &[u64] {
+    fn hash(&mut self, text: &[u8], starts: &[u32], ends: &[u32]) -> &[u64] {
         self.hashes.resize(starts.len(), 0);
         let batches = starts.chunks(BATCH).zip(ends.chunks(BATCH));
         for ((starts, ends), hashes) in batches.zip(self.hashes.chunks_mut(BATCH)) {

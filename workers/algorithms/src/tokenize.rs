@@ -8,16 +8,17 @@
 //!   `[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x1c-\x1f]+`
 //!
 //! Both mean: a token is a longest run of word characters, or of characters that are neither word
-//! nor space. So a class per character replaces the engine: text is looked at in blocks of 64
-//! bytes, whose classes are bits of an integer, and tokens begin and end where bits change.
+//! nor space. So a class per character replaces the engine, and `split` finds where they change.
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::ascii_block::{BLOCK_BYTES, BlockClasses};
-use crate::char_class::{CharClass, CharTable, HIGH, code_point_at};
+use crate::ascii_block::{BLOCK_BYTES, Portable};
+use crate::avx512::Avx512;
+use crate::char_class::{CharTable, HIGH, code_point_at};
+use crate::split::{Bounds, split_blocks};
 
 /// How text is split into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -99,11 +100,8 @@ pub struct Tokens {
     /// The lower-cased text and the padding.
     padded: String,
     lower_len: usize,
-    /// Where tokens begin, in order, and behind the last of them whatever was there.
-    starts: Vec<u32>,
-    /// Where they end, likewise.
-    ends: Vec<u32>,
-    n_tokens: usize,
+    bounds: Bounds,
+    avx512: Option<Avx512>,
 }
 
 impl fmt::Debug for Tokens {
@@ -116,13 +114,16 @@ impl Tokens {
     /// No tokens yet.
     #[must_use]
     pub fn new(tokenizer: Tokenizer) -> Self {
+        Self::on(Avx512::detect(), tokenizer)
+    }
+
+    pub(crate) fn on(avx512: Option<Avx512>, tokenizer: Tokenizer) -> Self {
         Self {
             table: tokenizer.char_table(),
             padded: String::new(),
             lower_len: 0,
-            starts: Vec::new(),
-            ends: Vec::new(),
-            n_tokens: 0,
+            bounds: Bounds::default(),
+            avx512,
         }
     }
 
@@ -136,7 +137,11 @@ impl Tokens {
         self.lower_case(&text[..end]);
         self.lower_len = self.padded.len();
         self.padded.push_str(PADDING);
-        self.split();
+        let bytes = self.padded.as_bytes();
+        match self.avx512 {
+            Some(avx512) => avx512.split(self.table, bytes, &mut self.bounds),
+            None => split_blocks(Portable, self.table, bytes, &mut self.bounds),
+        }
     }
 
     /// The lower-cased text.
@@ -148,13 +153,13 @@ impl Tokens {
     /// Number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.n_tokens
+        self.bounds.len()
     }
 
     /// Whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.n_tokens == 0
+        self.len() == 0
     }
 
     /// The tokens in order.
@@ -164,14 +169,14 @@ impl Tokens {
 
     /// Where in [`Tokens::lower`] the tokens stand, as byte offsets.
     pub fn spans(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
-        let (starts, ends) = self.bounds();
+        let (starts, ends) = self.bounds.starts_and_ends();
         let bounds = starts.iter().zip(ends);
         bounds.map(|(&start, &end)| start as usize..end as usize)
     }
 
     /// The bounds of [`Tokens::spans`].
     pub(crate) fn bounds(&self) -> (&[u32], &[u32]) {
-        (&self.starts[..self.n_tokens], &self.ends[..self.n_tokens])
+        self.bounds.starts_and_ends()
     }
 
     /// [`Tokens::lower`], followed by at least 64 bytes of white space.
@@ -184,7 +189,11 @@ impl Tokens {
     fn lower_case(&mut self, text: &str) {
         self.padded.clear();
         self.padded.reserve(text.len() + PADDING.len());
-        if text.is_ascii() {
+        let is_simple = match self.avx512 {
+            Some(avx512) => !avx512.has_cased_beyond_ascii(self.table, text),
+            None => text.is_ascii(),
+        };
+        if is_simple {
             self.push_ascii_lower_case(text);
             return;
         }
@@ -237,103 +246,10 @@ impl Tokens {
     fn push_ascii_lower_case(&mut self, text: &str) {
         let start = self.padded.len();
         self.padded.push_str(text);
-        self.padded[start..].make_ascii_lowercase();
-    }
-
-    fn split(&mut self) {
-        let bytes = self.padded.as_bytes();
-        let mut tail = CharTail::default();
-        let mut last = BlockClasses {
-            space: 1 << 63,
-            ..BlockClasses::default()
-        };
-        // A token that reaches into the next block has its start already, and not yet its end.
-        let (mut n_starts, mut n_ends) = (0, 0);
-        for (block_idx, block) in bytes.as_chunks().0.iter().enumerate() {
-            let base = (block_idx * BLOCK_BYTES) as u32;
-            let mut classes = self.table.ascii_classes(block);
-            if classes.beyond_ascii != 0 {
-                classify_beyond_ascii(self.table, bytes, base as usize, &mut classes, &mut tail);
-            }
-            let word_before = classes.word << 1 | last.word >> 63;
-            let space_before = classes.space << 1 | last.space >> 63;
-            let changes = classes.word ^ word_before | classes.space ^ space_before;
-            n_starts += put_positions(
-                changes & !classes.space,
-                base,
-                room(&mut self.starts, n_starts),
-            );
-            n_ends += put_positions(changes & !space_before, base, room(&mut self.ends, n_ends));
-            last = classes;
-        }
-        // The text is followed by space.
-        debug_assert_eq!(n_starts, n_ends);
-        self.n_tokens = n_ends;
-    }
-}
-
-/// Room for the positions of a block behind those that are there.
-#[inline]
-fn room(positions: &mut Vec<u32>, n_positions: usize) -> &mut [u32] {
-    if positions.len() < n_positions + BLOCK_BYTES {
-        positions.resize(n_positions + n_positions / 2 + 16 * BLOCK_BYTES, 0);
-    }
-    &mut positions[n_positions..n_positions + BLOCK_BYTES]
-}
-
-/// Writes `base` plus the position of each bit that is set, then anything. Returns their number.
-#[inline]
-fn put_positions(mut bits: u64, base: u32, positions: &mut [u32]) -> usize {
-    /// Written at a time, more than there are if need be: a branch that ends the loop behind the
-    /// exact number cannot be foreseen.
-    const GROUP: usize = 4;
-    let n_bits = bits.count_ones() as usize;
-    for group in positions.as_chunks_mut::<GROUP>().0 {
-        for position in group {
-            *position = base + bits.trailing_zeros();
-            bits &= bits.wrapping_sub(1);
-        }
-        if bits == 0 {
-            break;
-        }
-    }
-    n_bits
-}
-
-/// What of a character reaches into the next block.
-#[derive(Default)]
-struct CharTail {
-    n_bytes: usize,
-    classes: BlockClasses,
-}
-
-/// Sets the bits of the characters beyond ASCII: all bytes of a character have its class.
-fn classify_beyond_ascii(
-    table: &CharTable,
-    bytes: &[u8],
-    base: usize,
-    classes: &mut BlockClasses,
-    tail: &mut CharTail,
-) {
-    classes.word |= tail.classes.word;
-    classes.space |= tail.classes.space;
-    let mut rest = classes.beyond_ascii & u64::MAX << tail.n_bytes;
-    *tail = CharTail::default();
-    while rest != 0 {
-        let idx = rest.trailing_zeros() as usize;
-        let (code_point, width) = code_point_at(bytes, base + idx);
-        let bits = (1 << width) - 1;
-        rest &= !(bits << idx);
-        let class = table.class(code_point);
-        let set = |classes: &mut BlockClasses, bits: u64| match class {
-            CharClass::Word => classes.word |= bits,
-            CharClass::Space => classes.space |= bits,
-            CharClass::Punctuation => (),
-        };
-        set(classes, bits << idx);
-        if idx + width > BLOCK_BYTES {
-            tail.n_bytes = idx + width - BLOCK_BYTES;
-            set(&mut tail.classes, bits >> (BLOCK_BYTES - idx));
+        let text = &mut self.padded[start..];
+        match self.avx512 {
+            Some(avx512) => avx512.make_ascii_lowercase(text),
+            None => text.make_ascii_lowercase(),
         }
     }
 }
@@ -346,9 +262,13 @@ mod tests {
     use std::sync::LazyLock;
 
     fn tokens(tokenizer: Tokenizer, text: &str) -> Vec<String> {
-        let mut tokens = Tokens::new(tokenizer);
-        tokens.set(text);
-        tokens.iter().map(str::to_owned).collect()
+        let [tokens, portable] = [Avx512::detect(), None].map(|avx512| {
+            let mut tokens = Tokens::on(avx512, tokenizer);
+            tokens.set(text);
+            tokens.iter().map(str::to_owned).collect()
+        });
+        assert_eq!(tokens, portable);
+        tokens
     }
 
     fn by_pattern(tokenizer: Tokenizer, text: &str) -> Vec<String> {
@@ -392,7 +312,8 @@ mod tests {
     #[test]
     fn every_code_point_is_classified_as_by_the_pattern() {
         for tokenizer in [Tokenizer::WordPunct, Tokenizer::WordPunctLegacy] {
-            let mut fast = Tokens::new(tokenizer);
+            let mut on_processors =
+                [Avx512::detect(), None].map(|avx512| Tokens::on(avx512, tokenizer));
             // In blocks, since the engine has to be asked a million times.
             for block in (0..=u32::from(char::MAX)).collect::<Vec<_>>().chunks(4096) {
                 let text: String = block
@@ -401,10 +322,12 @@ mod tests {
                     .filter(|&c| c != 'Σ')
                     .flat_map(|c| ['a', c, '-', c, ' '])
                     .collect();
-                fast.set(&text);
                 let expected = by_pattern(tokenizer, &text);
-                assert!(fast.iter().eq(expected.iter().map(String::as_str)));
-                assert_eq!(fast.lower(), lower(&text));
+                for tokens in &mut on_processors {
+                    tokens.set(&text);
+                    assert!(tokens.iter().eq(expected.iter().map(String::as_str)));
+                    assert_eq!(tokens.lower(), lower(&text));
+                }
             }
         }
     }

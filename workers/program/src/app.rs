@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 use gleaner_queue::AmqpOptions;
+use gleaner_schemas::Resource;
 use gleaner_telemetry::log::log_to;
 use gleaner_telemetry::{HealthServer, Metrics, Readiness};
+use gleaner_workers::language_model::check_accelerator;
 use gleaner_workers::shutdown::Shutdown;
 use tokio::sync::oneshot;
 
 use crate::cli::Cli;
-use crate::end::{CannotGoOn, told_to_stop};
+use crate::end::{CannotGoOn, Left};
 use crate::work::{NOT_CONNECTED, Work, work};
 
 /// What is logged without `RUST_LOG`, besides warnings. The AMQP client calls a lost connection an
@@ -49,7 +51,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         ))),
     };
     let code = match ended {
-        Ok(n_given_back) => told_to_stop(n_given_back),
+        Ok(left) => left.exit_code(),
         Err(error) => {
             // There is nobody to tell that the standard error is closed.
             let _ = std::io::stderr().lock().write_all(text(&error).as_bytes());
@@ -73,8 +75,7 @@ fn text(error: &CannotGoOn) -> String {
     text
 }
 
-/// How many tasks were given back.
-async fn run(cli: Cli) -> Result<usize, CannotGoOn> {
+async fn run(cli: Cli) -> Result<Left, CannotGoOn> {
     let shutdown = Shutdown::new();
     let signals = tokio::spawn(forward_signals(shutdown.clone()));
     let readiness = Readiness::new(NOT_CONNECTED);
@@ -91,6 +92,12 @@ async fn run(cli: Cli) -> Result<usize, CannotGoOn> {
                 let _ = stopped.await;
             },
         )));
+    }
+    if cli.resources.contains(&Resource::Accelerator) {
+        check_accelerator().map_err(|message| CannotGoOn::Refused {
+            message: "this worker was told to take tasks for accelerators and cannot".to_owned(),
+            help: message,
+        })?;
     }
     let ended = work(arguments(cli), readiness, &shutdown).await;
     drop(stop);
@@ -123,6 +130,7 @@ fn arguments(cli: Cli) -> Work {
         grace: cli.grace,
         consumer_timeout: cli.consumer_timeout,
         patience: cli.broker_patience,
+        until_idle: cli.until_idle,
     }
 }
 

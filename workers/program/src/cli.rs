@@ -28,8 +28,9 @@ use gleaner_workers::registry;
                   Signals: the first SIGTERM or interrupt takes no more tasks and gives those in \
                   hand the grace; the second stops at once. What is not finished goes back to \
                   the queue.\n\n\
-                  Exit codes: 0 told to stop, nothing left in hand; 75 told to stop, work is \
-                  left; 2 bad usage, or broker or store refuse; 4 the broker cannot be reached; \
+                  Exit codes: 0 told to stop, nothing left in hand, or nothing to do for \
+                  --until-idle; 75 stopped, and work is left, or, with --until-idle, may still \
+                  come; 2 bad usage, or broker or store refuse; 4 the broker cannot be reached; \
                   1 internal error."
 )]
 pub(crate) struct Cli {
@@ -74,13 +75,17 @@ pub(crate) struct Cli {
         long,
         value_name = "RESOURCES",
         value_delimiter = ',',
-        default_value = "cpu",
+        default_value = "cpu,network",
         value_parser = parse_resource
     )]
     pub(crate) resources: Vec<Resource>,
     /// How long tasks in hand may go on after the first signal; seconds, or a duration such as 2min
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
     pub(crate) grace: Duration,
+    /// End when nothing was there to do for this long: for workers that a supervisor starts when
+    /// there is work [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) until_idle: Option<Duration>,
     /// Answer /live, /ready and /metrics here; a port alone listens to this machine only
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub(crate) health: Option<SocketAddr>,
@@ -187,8 +192,9 @@ mod tests {
         assert_eq!(cli.grace, Duration::from_secs(30));
         assert_eq!(cli.consumer_timeout, Duration::from_secs(1800));
         assert_eq!(cli.broker_patience, Duration::from_secs(600));
-        assert_eq!(cli.resources, [Resource::Cpu]);
+        assert_eq!(cli.resources, [Resource::Cpu, Resource::Network]);
         assert_eq!((cli.stages, cli.slots, cli.health), (None, None, None));
+        assert_eq!(cli.until_idle, None);
     }
 
     #[test]
@@ -216,6 +222,7 @@ mod tests {
         );
         check("--resources", "cpu,x", "there is no resource `x`");
         check("--grace", "soon", "is not a duration");
+        check("--until-idle", "60", "is not a duration");
         check("--health", "example.com", "0.0.0.0:8080");
         check("--slots", "0", "--slots");
     }

@@ -7,7 +7,7 @@ use gleaner_schemas::units::HumanDuration;
 use gleaner_schemas::{Failure, FailureKind};
 use gleaner_telemetry::TelemetryError;
 
-/// Told to stop, and work is left: `EX_TEMPFAIL` of `sysexits.h`. A supervisor starts it again.
+/// Stopped, and work is left: `EX_TEMPFAIL` of `sysexits.h`. A supervisor starts it again.
 const WORK_IS_LEFT: u8 = 75;
 
 /// Why the worker cannot go on.
@@ -68,7 +68,21 @@ impl CannotGoOn {
     }
 }
 
-/// The exit code of a worker that was told to stop.
-pub(crate) fn told_to_stop(n_given_back: usize) -> u8 {
-    if n_given_back == 0 { 0 } else { WORK_IS_LEFT }
+/// What a worker leaves behind that stopped as it was told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing, as far as it knows.
+    Nothing,
+    /// Work for others, or for itself when it is started again.
+    Work,
+}
+
+impl Left {
+    /// The exit code of the program, as documented for users.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Work => WORK_IS_LEFT,
+        }
+    }
 }

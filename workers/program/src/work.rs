@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gleaner_queue::{AmqpOptions, AmqpQueue, QueueError, TaskQueue as _};
+use gleaner_queue::{Activity, AmqpOptions, AmqpQueue, QueueError, TaskQueue, WatchedQueue};
+use gleaner_schemas::job::Priority;
+use gleaner_schemas::units::HumanDuration;
 use gleaner_schemas::{Resource, Route};
 use gleaner_storage::Stores;
 use gleaner_storage::table::BlockingIo;
 use gleaner_telemetry::Readiness;
 use gleaner_workers::attempt::Workbench;
 use gleaner_workers::attempt_log::{AttemptLog, worker_name};
+use gleaner_workers::endpoint::access::Exchanges;
+use gleaner_workers::endpoint::clock::SystemClock;
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
 use gleaner_workers::options::WorkerOptions;
@@ -19,7 +23,7 @@ use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
 use tokio::time::Instant;
 
-use crate::end::CannotGoOn;
+use crate::end::{CannotGoOn, Left};
 
 /// Why the worker is not ready while it has no connection.
 pub(crate) const NOT_CONNECTED: &str = "not connected to the broker";
@@ -45,40 +49,62 @@ pub(crate) struct Work {
     pub(crate) consumer_timeout: Duration,
     /// How long the broker may be away.
     pub(crate) patience: Duration,
+    /// After how long without anything to do it ends; `None` if it never does.
+    pub(crate) until_idle: Option<Duration>,
 }
 
-/// Works until `shutdown` asks to stop. Returns how many tasks were given back unfinished.
+/// Why the work ended.
+enum End {
+    ToldToStop,
+    Idle,
+    CannotGoOn(CannotGoOn),
+}
+
+/// Works until `shutdown` asks to stop, or there was nothing to do for long enough.
 pub(crate) async fn work(
     work: Work,
     readiness: Readiness,
     shutdown: &Shutdown,
-) -> Result<usize, CannotGoOn> {
+) -> Result<Left, CannotGoOn> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let connected = tokio::select! {
         biased;
-        () = shutdown.draining() => return Ok(0),
+        () = shutdown.draining() => return Ok(left_when_told(&work)),
         connected = connect(&work, entropy.as_ref()) => connected,
     };
     let queue = Arc::new(connected?);
     let trouble = Arc::new(Trouble::default());
-    let worker = worker(&work, Arc::clone(&queue), Arc::clone(&trouble), entropy);
+    let watched = WatchedQueue::new(Arc::clone(&queue) as Arc<dyn TaskQueue>);
+    let activity = watched.activity();
+    let worker = worker(&work, Arc::new(watched), Arc::clone(&trouble), entropy);
     readiness.ready();
     tracing::info!(n_slots = work.n_slots, "taking tasks");
     let running = worker.run(shutdown);
     tokio::pin!(running);
     let (end, reason) = tokio::select! {
-        end = &mut running => (end, None),
+        end = &mut running => (end, End::ToldToStop),
         reason = watch(&queue, &work, &readiness, shutdown) => {
             shutdown.drain();
-            (running.await, Some(reason))
+            (running.await, End::CannotGoOn(reason))
         }
         failure = trouble.persisting() => {
             readiness.not_ready(STOPPING);
             shutdown.drain();
-            (running.await, Some(CannotGoOn::CannotRecord(failure)))
+            (running.await, End::CannotGoOn(CannotGoOn::CannotRecord(failure)))
+        }
+        until_idle = idle(&queue, &work, &activity) => {
+            readiness.not_ready(STOPPING);
+            tracing::info!("nothing to do for {}: ending", HumanDuration::new(until_idle));
+            shutdown.drain();
+            (running.await, End::Idle)
         }
     };
     readiness.not_ready(STOPPING);
+    let left = match reason {
+        End::Idle if end.n_given_back == 0 => left_when_idle(queue.as_ref(), &work).await,
+        _ if end.n_given_back > 0 => Left::Work,
+        _ => left_when_told(&work),
+    };
     queue.close().await;
     if end.n_given_back > 0 {
         tracing::info!(
@@ -89,9 +115,50 @@ pub(crate) async fn work(
     let refused = end
         .refused
         .map(|error| CannotGoOn::of_queue(error, work.patience));
-    match reason.or(refused) {
-        Some(reason) => Err(reason),
-        None => Ok(end.n_given_back),
+    match (reason, refused) {
+        (End::CannotGoOn(reason), _) | (_, Some(reason)) => Err(reason),
+        (End::ToldToStop | End::Idle, None) => Ok(left),
+    }
+}
+
+/// What a worker leaves that was told to stop with nothing in hand. One that is to end by itself
+/// has not come to that: more may come.
+fn left_when_told(work: &Work) -> Left {
+    match work.until_idle {
+        Some(_) => Left::Work,
+        None => Left::Nothing,
+    }
+}
+
+/// What a worker leaves that has nothing to do: tasks may wait that it does not take. A queue that
+/// does not answer may have some.
+async fn left_when_idle(queue: &dyn TaskQueue, work: &Work) -> Left {
+    for &resource in &work.queue.resources {
+        for priority in Priority::ALL {
+            match queue.state(Route { resource, priority }).await {
+                Ok(state) if state.n_waiting == 0 => {}
+                Ok(_) | Err(_) => return Left::Work,
+            }
+        }
+    }
+    Left::Nothing
+}
+
+/// Returns when there was nothing to do for as long as the worker is to wait, and how long that is.
+/// While the broker is away, nothing can come: that is not counted.
+async fn idle(queue: &AmqpQueue, work: &Work, activity: &Activity) -> Duration {
+    let Some(until_idle) = work.until_idle else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !queue.is_well() {
+            activity.restart();
+            continue;
+        }
+        if activity.idle_for() >= until_idle {
+            return until_idle;
+        }
     }
 }
 
@@ -119,13 +186,16 @@ async fn connect(work: &Work, entropy: &dyn Entropy) -> Result<AmqpQueue, Cannot
 
 fn worker(
     work: &Work,
-    queue: Arc<AmqpQueue>,
+    queue: Arc<dyn TaskQueue>,
     trouble: Arc<Trouble>,
     entropy: Arc<dyn Entropy>,
 ) -> Worker {
     let stores = Stores::from_env();
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
-    let attempts = AttemptLog::new(worker_name(entropy.as_ref()), chrono::Utc::now());
+    let name = worker_name(entropy.as_ref());
+    let clock = Arc::new(SystemClock);
+    let exchanges = Exchanges::new(name.clone(), Arc::clone(&entropy), clock);
+    let attempts = AttemptLog::new(name, chrono::Utc::now());
     Worker {
         queue,
         bench: Arc::new(Workbench {
@@ -133,6 +203,7 @@ fn worker(
             executor: Arc::new(StageExecutor::new(
                 io,
                 Arc::new(gleaner_predicate::DataFusionPredicates),
+                exchanges,
             )),
             entropy,
         }),
@@ -143,6 +214,7 @@ fn worker(
             kinds: work.kinds.clone(),
             grace: Some(work.grace),
             consumer_timeout: Some(work.consumer_timeout),
+            is_beside_coordinator: false,
             attempts: Some(Arc::new(attempts)),
         },
     }

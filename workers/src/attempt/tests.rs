@@ -1,8 +1,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use gleaner_schemas::{PlanId, Reader, Route, RunId, Shard};
+use gleaner_schemas::{PhasePlan, PlanId, Reader, Route, RunId, Shard, Task};
 use gleaner_storage::{Output, Stores};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -22,8 +24,7 @@ struct Endless {
 impl TaskExecutor for Endless {
     async fn execute(
         &self,
-        _plan: &Arc<PhasePlan>,
-        _task: &Arc<Task>,
+        _planned: &PlannedTask,
         cancel: CancellationToken,
     ) -> Result<Bytes, Failure> {
         self.n_executions.fetch_add(1, Ordering::SeqCst);
@@ -39,9 +40,32 @@ impl TaskExecutor for Endless {
     }
 }
 
+/// Takes some time, and then has nothing, or fails.
+#[derive(Debug)]
+struct Takes(Duration, Option<Failure>);
+
+#[async_trait]
+impl TaskExecutor for Takes {
+    async fn execute(
+        &self,
+        _planned: &PlannedTask,
+        _cancel: CancellationToken,
+    ) -> Result<Bytes, Failure> {
+        tokio::time::sleep(self.0).await;
+        self.1.clone().map_or_else(|| Ok(Bytes::new()), Err)
+    }
+}
+
 /// A bench with an executor, and the message of a task whose plan is stored.
-async fn bench(executor: Arc<Endless>) -> (Workbench, TaskMessage, Output) {
-    let stores = Stores::from_env().with("memory://m", Arc::new(InMemory::new()));
+async fn bench(executor: Arc<dyn TaskExecutor>) -> (Workbench, TaskMessage, Output) {
+    bench_over(Arc::new(InMemory::new()), executor).await
+}
+
+async fn bench_over(
+    store: Arc<dyn ObjectStore>,
+    executor: Arc<dyn TaskExecutor>,
+) -> (Workbench, TaskMessage, Output) {
+    let stores = Stores::from_env().with("memory://m", store);
     let output = Output::open(&stores, "memory://m/out").unwrap();
     let plan = PhasePlan {
         format: PhasePlan::FORMAT,
@@ -60,6 +84,7 @@ async fn bench(executor: Arc<Endless>) -> (Workbench, TaskMessage, Output) {
         bytes: 0,
         memory_bytes: 1 << 20,
         task_timeout_ms: TIME_LIMIT.as_millis() as u64,
+        is_whole: false,
     };
     let shard = Shard::default();
     let task = Task {
@@ -78,6 +103,8 @@ async fn bench(executor: Arc<Endless>) -> (Workbench, TaskMessage, Output) {
         task_idx: 0,
         task: task.id.clone(),
         route: Route::default(),
+        n_passed_on: 0,
+        refusal: None,
     };
     let chunk = layout::plan_chunk("stage", "phase", &plan_id, 0);
     output.put_json(&chunk, "chunk", &vec![task]).await.unwrap();
@@ -96,7 +123,7 @@ async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
         looks_at_cancel,
         ..Endless::default()
     });
-    let (bench, message, output) = bench(Arc::clone(&executor)).await;
+    let (bench, message, output) = bench(Arc::clone(&executor) as _).await;
     let started = Instant::now();
     let end = bench
         .work(
@@ -172,4 +199,60 @@ async fn an_output_that_does_not_answer_holds_no_slot_for_ever() {
         matches!(answer, Err(Failed::Output(failure)) if failure.kind == FailureKind::Transient)
     );
     assert!(started.elapsed() < TIME_LIMIT + Duration::from_secs(1));
+}
+
+/// The broker takes a task away from whoever holds it for longer.
+#[tokio::test(start_paused = true)]
+async fn however_slow_all_is_a_task_is_not_held_for_longer_than_the_broker_allows() {
+    let consumer_timeout = 2 * TIME_LIMIT;
+    for part in [0.3, 0.6, 0.9] {
+        for computing in [0.3, 0.6, 0.9, 5.0] {
+            let (pause, computing) = (TIME_LIMIT.mul_f64(part), TIME_LIMIT.mul_f64(computing));
+            // The plan is there before the store gets slow.
+            let throttled = ThrottledStore::new(InMemory::new(), ThrottleConfig::default());
+            let throttled = Arc::new(throttled);
+            let executor = Arc::new(Takes(computing, None));
+            let (bench, message, _) = bench_over(Arc::clone(&throttled) as _, executor).await;
+            throttled.config_mut(|config| {
+                config.wait_list_per_call = pause;
+                config.wait_put_per_call = pause;
+            });
+            let options = WorkerOptions {
+                consumer_timeout: Some(consumer_timeout),
+                ..WorkerOptions::default()
+            };
+            let started = Instant::now();
+            let _ = bench
+                .work(&message, &options, &CancellationToken::new())
+                .await;
+            let held = started.elapsed();
+            assert!(held <= consumer_timeout, "{pause:?} {computing:?} {held:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_worker_may_not_read_is_left_to_others() {
+    let denied = Failure::new(FailureKind::Access, "the store denies access");
+    for is_beside_coordinator in [false, true] {
+        let executor = Arc::new(Takes(Duration::ZERO, Some(denied.clone())));
+        let (bench, message, output) = bench(executor).await;
+        let options = WorkerOptions {
+            is_beside_coordinator,
+            ..WorkerOptions::default()
+        };
+        let end = bench
+            .work(&message, &options, &CancellationToken::new())
+            .await;
+        let records = output.list(&layout::failures(&message.run)).await.unwrap();
+        if is_beside_coordinator {
+            // Who could decide that others may read it is denied it too.
+            let failure = Failure::new(FailureKind::Permanent, denied.message.clone());
+            assert_eq!(end, Ok(TaskEnd::Recorded(failure)));
+            assert_eq!(records.len(), 1);
+        } else {
+            assert_eq!(end.unwrap_err().blame, Blame::Access);
+            assert_eq!(records.len(), 0);
+        }
+    }
 }

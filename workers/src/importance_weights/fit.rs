@@ -89,6 +89,7 @@ pub(crate) fn fit_model(
     }
     let table = model_table(&facts, &raw.counts, &sides, &log_ratios)?;
     Ok(ReduceOutput {
+        files: BTreeMap::new(),
         facts: json!(facts),
         tables: BTreeMap::from([(MODEL.to_owned(), table)]),
     })
@@ -147,6 +148,7 @@ pub(crate) fn adopt_model(
         table.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(arrow_failure)?);
     }
     Ok(ReduceOutput {
+        files: BTreeMap::new(),
         facts: facts.clone(),
         tables: BTreeMap::from([(MODEL.to_owned(), table)]),
     })

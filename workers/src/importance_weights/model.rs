@@ -249,10 +249,13 @@ impl LogRatios {
     ) -> Result<Arc<Self>, Failure> {
         let purpose = format!("log ratios {}", suffixes.join(","));
         let mut build = |batches: &[RecordBatch]| -> Result<Derived, Failure> {
-            Ok(Arc::new(Self::of(batches, features, suffixes)?))
+            let bytes = 8 * u64::from(features.buckets) * suffixes.len() as u64;
+            let value = Arc::new(Self::of(batches, features, suffixes)?);
+            Ok(Derived { value, bytes })
         };
-        let value = side_inputs.derived(MODEL, &purpose, &mut build)?;
-        Arc::downcast(value).map_err(|_| permanent("the model was loaded as something else"))
+        let derived = side_inputs.derived(MODEL, &purpose, &mut build)?;
+        Arc::downcast(derived.value)
+            .map_err(|_| permanent("the model was loaded as something else"))
     }
 
     fn of(

@@ -1,18 +1,17 @@
 //! Parameters of `importance_weights`, from what was typed to what it means.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
 
 use gleaner_algorithms::features::{BUCKETS_MAX, NGRAMS_MAX};
-use gleaner_schemas::job::{Job, JobError, TextsVisitor, nearest};
+use gleaner_schemas::job::{Job, JobError, nearest};
 use gleaner_schemas::units::Ratio;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::checks::{check_input, check_proportions};
 use super::model::{Features, HashName, TargetMode, TokenizerName};
+use super::values::{FitSample, Names};
 use crate::stage::DocumentSource;
 
 /// The `input` that means the job's corpus.
@@ -87,132 +86,6 @@ fn default_input() -> String {
 
 fn default_min_tokens() -> u32 {
     100
-}
-
-/// One name or a list of names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Names(Vec<String>);
-
-impl Deref for Names {
-    type Target = [String];
-
-    fn deref(&self) -> &[String] {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextsVisitor).map(Self)
-    }
-}
-
-impl JsonSchema for Names {
-    fn schema_name() -> Cow<'static, str> {
-        "Names".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A name or a list of names.",
-            "anyOf": [
-                { "type": "string" },
-                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
-            ],
-        })
-    }
-}
-
-/// How much of the input the raw side is counted on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FitSample {
-    /// [`FitSample::NGRAMS_PER_BUCKET`] n-grams per bucket.
-    #[default]
-    Auto,
-    /// Everything.
-    All,
-    /// About so many n-grams.
-    Ngrams(u64),
-}
-
-impl FitSample {
-    /// As the reference's "auto".
-    pub const NGRAMS_PER_BUCKET: u64 = 100_000;
-    /// Bytes of text per token, with the space or punctuation beside it: about that of English
-    /// prose. It turns a number of n-grams into bytes of text; being off by half makes the
-    /// sample larger or smaller by half, no more.
-    pub const BYTES_PER_TOKEN: u64 = 5;
-
-    /// Bytes of text to count; `None` for all.
-    #[must_use]
-    pub fn text_bytes(self, features: &Features) -> Option<u64> {
-        let n_ngrams = match self {
-            Self::All => return None,
-            Self::Auto => Self::NGRAMS_PER_BUCKET * u64::from(features.buckets),
-            Self::Ngrams(n_ngrams) => n_ngrams,
-        };
-        // A token starts one n-gram of each length.
-        let n_tokens = n_ngrams.div_ceil(u64::from(features.ngrams.max(1)));
-        Some(n_tokens.saturating_mul(Self::BYTES_PER_TOKEN))
-    }
-}
-
-impl Serialize for FitSample {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str("auto"),
-            Self::All => serializer.serialize_str("all"),
-            Self::Ngrams(n_ngrams) => serializer.serialize_u64(*n_ngrams),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for FitSample {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FitSampleVisitor;
-
-        impl Visitor<'_> for FitSampleVisitor {
-            type Value = FitSample;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("`auto`, `all` or a number of n-grams")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<FitSample, E> {
-                match text {
-                    "auto" => Ok(FitSample::Auto),
-                    "all" => Ok(FitSample::All),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<FitSample, E> {
-                if number == 0 {
-                    return Err(E::invalid_value(de::Unexpected::Unsigned(0), &self));
-                }
-                Ok(FitSample::Ngrams(number))
-            }
-        }
-
-        deserializer.deserialize_any(FitSampleVisitor)
-    }
-}
-
-impl JsonSchema for FitSample {
-    fn schema_name() -> Cow<'static, str> {
-        "FitSample".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "`auto`, `all` or a number of n-grams.",
-            "anyOf": [
-                { "enum": ["auto", "all"] },
-                { "type": "integer", "minimum": 1 },
-            ],
-        })
-    }
 }
 
 impl ImportanceParams {
@@ -446,60 +319,4 @@ impl ImportanceParams {
             })
             .collect()
     }
-}
-
-/// `input` must be the corpus or an earlier selection that holds documents.
-pub(crate) fn check_input(job: &Job, name: &str, input: &str) -> Result<(), JobError> {
-    if input == CORPUS {
-        return Ok(());
-    }
-    let place = format!("stages.{name}.input");
-    let earlier: Vec<&str> = job.file.stages.before(name).collect();
-    if !earlier.contains(&input) {
-        return Err(job.error_at(
-            &place,
-            format!("there is no stage `{input}` before this one"),
-            nearest(input, earlier.into_iter().chain([CORPUS])),
-        ));
-    }
-    let spec = job.file.stages.get(input);
-    let holds_documents = spec.is_some_and(|spec| {
-        spec.kind == "select" && spec.params.get("materialize") == Some(&json!(true))
-    });
-    if !holds_documents {
-        return Err(job.error_at(
-            &place,
-            format!("the table of stage `{input}` does not hold documents"),
-            Some("give it `kind: select` and `materialize: true`".to_owned()),
-        ));
-    }
-    Ok(())
-}
-
-/// Every target has a share, nothing else has, and they do not sum to nothing.
-pub(crate) fn check_proportions(
-    job: &Job,
-    place: &str,
-    proportions: &BTreeMap<String, Ratio>,
-    targets: &[String],
-) -> Result<(), JobError> {
-    for name in proportions.keys() {
-        if !targets.contains(name) {
-            return Err(job.error_at(
-                &format!("{place}.{name}"),
-                format!("there is no target `{name}`"),
-                nearest(name, targets.iter().map(String::as_str)),
-            ));
-        }
-    }
-    if let Some(missing) = targets
-        .iter()
-        .find(|target| !proportions.contains_key(*target))
-    {
-        return Err(job.error_at(place, format!("the target `{missing}` has no share"), None));
-    }
-    if proportions.values().all(|share| share.is_zero()) {
-        return Err(job.error_at(place, "all shares are zero", None));
-    }
-    Ok(())
 }

@@ -14,7 +14,6 @@ fn stage(text: &str) -> Arc<dyn Stage> {
 
 fn manifest(phase: &str) -> PhaseManifest {
     PhaseManifest {
-        format: PhaseManifest::FORMAT,
         stage: "w".to_owned(),
         phase: phase.to_owned(),
         plan: gleaner_schemas::Fingerprint::of("test", &phase).into(),
@@ -27,7 +26,7 @@ fn manifest(phase: &str) -> PhaseManifest {
 /// Takes the maps that the stage asks for, until it asks for something else.
 fn maps_until(
     stage: &dyn Stage,
-    maps: &mut BTreeMap<String, PhaseManifest>,
+    maps: &mut BTreeMap<String, Arc<PhaseManifest>>,
 ) -> (Vec<MapPhase>, Step) {
     let schema = Arc::new(ArrowSchema::empty());
     let mut taken = Vec::new();
@@ -38,11 +37,12 @@ fn maps_until(
             published: None,
             others: &BTreeMap::new(),
             stages: &BTreeMap::new(),
+            models: &BTreeMap::new(),
             corpus_schema: &schema,
         });
         match step.unwrap() {
             Step::Map(phase) => {
-                maps.insert(phase.name.clone(), manifest(&phase.name));
+                maps.insert(phase.name.clone(), Arc::new(manifest(&phase.name)));
                 taken.push(phase);
             }
             other => return (taken, other),

@@ -4,11 +4,11 @@ mod scene;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gleaner_queue::QueueError;
-use gleaner_schemas::{AttemptOutcome, AttemptRecord, Failure, FailureKind, RunId};
+use gleaner_queue::{QueueError, TaskQueue as _};
+use gleaner_schemas::{AttemptOutcome, AttemptRecord, Failure, FailureKind, RunId, TaskMessage};
 use gleaner_storage::layout;
 use tokio::time::Instant;
 
@@ -40,6 +40,36 @@ async fn tasks_of_other_kinds_are_passed_on_with_growing_pauses() {
     assert_eq!(scene.queue.depth(), (1, 0));
     // It was never this worker's.
     assert_eq!(end.n_given_back, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_another_version_are_passed_on_and_their_run_is_told() {
+    let scene = Scene::new(2, SECOND, WorkerOptions::default()).await;
+    scene.executor.refuses.store(true, Ordering::Relaxed);
+    let messages: Vec<_> = (0..8).map(|number| scene.message(number)).collect();
+    scene.publish(&messages).await;
+    let end = scene
+        .run(async {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            scene.shutdown.drain();
+        })
+        .await;
+    let [acknowledged, passed_on, dropped] = scene.ends.counts();
+    assert_eq!((acknowledged, dropped, scene.n_started()), (0, 0, 0));
+    assert!((60..=260).contains(&passed_on), "{passed_on}");
+    assert_eq!((scene.queue.depth(), end.n_given_back), ((8, 0), 0));
+    // Nothing is recorded against the tasks, and other jobs are not troubled.
+    let run = RunId::new(1);
+    let failures = scene.output.list(&layout::failures(&run)).await.unwrap();
+    assert_eq!(failures, []);
+    assert_eq!(scene.worker.trouble.get(scene.output.uri()), None);
+    // At once, and after 30 s, a minute, two minutes.
+    let reports = scene.queue.given_up(&run).await.unwrap();
+    assert_eq!(reports.len(), 4);
+    for report in reports {
+        let refusal = report.task.refusal.clone().unwrap();
+        assert_eq!(refusal.message, "a worker: of another version");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,22 +272,75 @@ async fn a_task_that_the_broker_would_take_away_is_refused_with_that_sentence() 
 
 #[tokio::test(start_paused = true)]
 async fn attempts_are_not_repeated_beyond_the_time_that_the_broker_gives() {
-    let options = WorkerOptions {
-        consumer_timeout: Some(2 * TASK_TIMEOUT),
-        ..WorkerOptions::default()
-    };
-    let slow = TASK_TIMEOUT - SECOND;
-    let scene = Scene::failing(1, slow, options, Some(FailureKind::Transient)).await;
-    scene.publish(&[scene.message(0)]).await;
-    let started = Instant::now();
+    // Another attempt may take its whole time, and something is left for what follows it.
+    for (takes, n_attempts) in [(TASK_TIMEOUT - SECOND, 1), (TASK_TIMEOUT / 4, 2)] {
+        let options = WorkerOptions {
+            consumer_timeout: Some(2 * TASK_TIMEOUT),
+            ..WorkerOptions::default()
+        };
+        let scene = Scene::failing(1, takes, options, Some(FailureKind::Transient)).await;
+        scene.publish(&[scene.message(0)]).await;
+        let started = Instant::now();
+        let _ = scene
+            .run(async {
+                scene.until(|| scene.n_acknowledged() == 1).await;
+                scene.shutdown.drain();
+            })
+            .await;
+        assert!(started.elapsed() < 2 * TASK_TIMEOUT);
+        assert_eq!(scene.n_started(), n_attempts, "{takes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_workers_leave_to_each_other_for_ever_is_dropped() {
+    let scene = Scene::new(1, SECOND, WorkerOptions::default()).await;
+    scene.executor.refuses.store(true, Ordering::Relaxed);
+    let mut old = scene.message(0);
+    old.n_passed_on = TaskMessage::PASSED_ON_MAX - 3;
+    scene.publish(&[old, scene.message(1)]).await;
     let _ = scene
         .run(async {
-            scene.until(|| scene.n_acknowledged() == 1).await;
+            tokio::time::sleep(Duration::from_secs(300)).await;
             scene.shutdown.drain();
         })
         .await;
-    assert!(started.elapsed() < 2 * TASK_TIMEOUT);
-    assert_eq!(scene.n_started(), 2);
+    // The other one has much time left.
+    assert_eq!(scene.queue.depth(), (1, 0));
+    let [acknowledged, passed_on, dropped] = scene.ends.counts();
+    assert_eq!((acknowledged, dropped), (1, 0));
+    assert!(passed_on > 10, "{passed_on}");
+    let left = scene.queue.receive().await.unwrap();
+    assert_eq!(left.task.task, scene.message(1).task);
+    assert_eq!(u64::from(left.task.n_passed_on), passed_on - 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_input_is_denied_is_left_to_others_and_told_of() {
+    let options = WorkerOptions::default();
+    let scene = Scene::failing(1, SECOND, options, Some(FailureKind::Access)).await;
+    scene.publish(&[scene.message(0), scene.message(1)]).await;
+    let _ = scene
+        .run(async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            scene.shutdown.drain();
+        })
+        .await;
+    let run = RunId::new(1);
+    let failures = scene.output.list(&layout::failures(&run)).await.unwrap();
+    assert_eq!(failures, []);
+    let [acknowledged, passed_on, dropped] = scene.ends.counts();
+    assert_eq!((acknowledged, dropped), (0, 0));
+    assert!(passed_on > 2, "{passed_on}");
+    // Each task is told of: it may be that nobody may read what it reads.
+    let mut told = BTreeSet::new();
+    for report in scene.queue.given_up(&run).await.unwrap() {
+        let refusal = report.task.refusal.clone().unwrap();
+        assert_eq!(refusal.kind, FailureKind::Access);
+        assert!(told.insert(report.task.task.clone()), "told twice");
+        report.ack().await.unwrap();
+    }
+    assert_eq!(told.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use crate::stage::{DocumentLookup, MapContext};
 #[derive(Debug)]
 pub(crate) struct ChosenDocuments {
     documents: Arc<dyn DocumentLookup>,
-    files: BTreeMap<String, SourceFile>,
+    files: BTreeMap<String, Arc<SourceFile>>,
 }
 
 impl ChosenDocuments {
@@ -25,7 +25,7 @@ impl ChosenDocuments {
         Self {
             documents: Arc::clone(&context.documents),
             files: companions
-                .map(|file| (file.name.clone(), file.clone()))
+                .map(|file| (file.name.clone(), Arc::clone(file)))
                 .collect(),
         }
     }

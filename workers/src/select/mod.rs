@@ -163,6 +163,7 @@ impl Stage for Select {
             }
         }
         Ok(Step::Done(Outcome {
+            table: None,
             tables: BTreeMap::new(),
             facts,
             notes,
@@ -200,6 +201,7 @@ impl Stage for Select {
             }
         };
         Ok(ReduceOutput {
+            files: BTreeMap::new(),
             facts,
             tables: BTreeMap::new(),
         })

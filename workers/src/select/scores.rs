@@ -4,7 +4,9 @@ use arrow::array::{Array, BooleanArray, Float64Array, RecordBatch, StringArray, 
 use arrow::datatypes::SchemaRef;
 use gleaner_algorithms::resample::gumbel;
 use gleaner_schemas::Failure;
-use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, SOURCE, STATUS};
+use gleaner_schemas::columns::{
+    DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, SEQUENCE_ID, SOURCE, STATUS,
+};
 use serde::{Deserialize, Serialize};
 
 use super::params::{Method, Unit};
@@ -52,6 +54,7 @@ impl Ordering {
     pub(crate) fn columns(&self, schema: &SchemaRef) -> Vec<String> {
         let usual = [
             DOC_ID,
+            SEQUENCE_ID,
             SOURCE,
             N_TOKENS,
             N_BYTES,
@@ -113,7 +116,11 @@ impl Scores {
             None => None,
         };
         Ok(Self {
-            doc_id: texts(batch, DOC_ID)?,
+            // What is chosen may be sequences that were packed from documents.
+            doc_id: match optional_texts(batch, DOC_ID)? {
+                Some(doc_ids) => doc_ids,
+                None => texts(batch, SEQUENCE_ID)?,
+            },
             source: optional_texts(batch, SOURCE)?,
             n_tokens: optional_numbers(batch, N_TOKENS)?,
             n_bytes: optional_numbers(batch, N_BYTES)?,

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::DataType;
 use gleaner_schemas::Failure;
-use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS};
+use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, SEQUENCE_ID};
 use gleaner_schemas::job::nearest;
 use gleaner_schemas::units::Ratio;
 
@@ -97,7 +97,9 @@ impl Select {
                 self.name
             )))
         };
-        needs(DOC_ID, "to tell documents apart")?;
+        if !has(SEQUENCE_ID) {
+            needs(DOC_ID, "to tell documents apart")?;
+        }
         if let Some(group_by) = &self.params.group_by {
             needs(group_by, "for `group_by`")?;
         }

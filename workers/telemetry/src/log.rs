@@ -1,5 +1,7 @@
 //! Log lines.
 
+use std::io::IsTerminal as _;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -22,6 +24,7 @@ where
 {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(std::env::var(EnvFilter::DEFAULT_ENV).ok(), targets))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(writer);
     let installed = match format {
         LogFormat::Text => subscriber.try_init(),

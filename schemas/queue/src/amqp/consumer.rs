@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use super::failure;
 use super::inbox::{Arrived, Inbox};
 use super::link::Link;
-use super::{publisher, receipt, topology, wire};
+use super::publisher::{self, To};
+use super::{lost_queue, receipt, topology, wire};
 use crate::QueueError;
 
 /// Bound of the time that it takes to start consuming.
@@ -68,20 +69,31 @@ impl Consuming {
             let mut tags = Vec::new();
             let mut deliveries = SelectAll::new();
             for route in topology::routes().filter(|route| resources.contains(&route.resource)) {
-                let consumer = consume(&channel, topology::queue_of(route)).await?;
+                let queue = topology::queue_of(route);
+                let asked = consume(&channel, queue.clone());
+                let answered = tokio::time::timeout(lost_queue::ANSWER_TIMEOUT, asked).await;
+                let Ok(consumer) = answered else {
+                    return Ok(Err(queue));
+                };
+                let consumer = consumer?;
                 tags.push(consumer.tag());
                 self.inbox.expect(route.priority);
                 deliveries.push(events(consumer));
             }
-            Ok(Subscription {
+            lapin::Result::Ok(Ok(Subscription {
                 channel,
                 connection: open.number,
                 tags,
                 deliveries,
-            })
+            }))
         };
         let started = match tokio::time::timeout(SUBSCRIBE_TIMEOUT, started).await {
-            Ok(Ok(subscription)) => Ok(subscription),
+            Ok(Ok(Ok(subscription))) => Ok(subscription),
+            Ok(Ok(Err(queue))) => {
+                lost_queue::make_anew(&open.connection, &queue).await;
+                let what = format!("let us take tasks from {queue}");
+                Err(broker.too_late(&what, lost_queue::ANSWER_TIMEOUT))
+            }
             Ok(Err(error)) => Err(broker.explain(&error, "take tasks from the queues")),
             Err(_) => Err(broker.too_late("let us take tasks", SUBSCRIBE_TIMEOUT)),
         };
@@ -170,7 +182,7 @@ impl Consuming {
             .iter()
             .map(|arrived| arrived.task.clone())
             .collect();
-        publisher::publish(&self.publishing, &tasks).await?;
+        publisher::publish(&self.publishing, &tasks, To::Workers).await?;
         metrics::counter!("gleaner_queue_passed_on_total").increment(tasks.len() as u64);
         for arrived in arrivals {
             // If that fails the task comes again besides its copy.

@@ -11,13 +11,13 @@ use lapin::options::{BasicCancelOptions, BasicQosOptions};
 use lapin::{Acker, Channel};
 
 use super::consumer;
-use super::link::Link;
+use super::link::{Broker, Link};
 use super::receipt::{self, AmqpReceipt};
 use super::{topology, wire};
 use crate::{Delivery, QueueError};
 
 /// Messages that are looked at in one scan. Messages of a run behind that many of others are
-/// found only when those are gone.
+/// found only when those are gone, which is told.
 const SCAN_MAX: u16 = 4096;
 /// Bound of the pause between two messages of a scan; others may have taken the rest.
 const SCAN_QUIET: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub(super) async fn of_run(
     let broker = turn.broker();
     let scanned = async {
         let channel = turn.connection.create_channel().await?;
-        scan(channel, run).await
+        scan(broker, channel, run).await
     };
     let what = "look at what was given up";
     let (channel, found) = match tokio::time::timeout(SCAN_TIMEOUT, scanned).await {
@@ -58,6 +58,7 @@ pub(super) async fn of_run(
 }
 
 async fn scan(
+    broker: &Broker,
     channel: Channel,
     run: &RunId,
 ) -> lapin::Result<(Channel, Vec<(TaskMessage, Acker)>)> {
@@ -66,6 +67,9 @@ async fn scan(
         .await?
         .message_count();
     let n_messages = n_waiting.min(u32::from(SCAN_MAX));
+    if n_messages < n_waiting {
+        broker.dead_overflows(n_waiting, SCAN_MAX);
+    }
     if n_messages == 0 {
         return Ok((channel, found));
     }

@@ -53,6 +53,15 @@ pub(super) fn explain(error: &lapin::Error, what: &str, address: &str) -> QueueE
     }
 }
 
+/// Whether a broker that let this process in before may say so while it recovers: its users, vhosts
+/// and permissions come back one after the other.
+pub(super) fn may_pass(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => [ACCESS_REFUSED, NOT_ALLOWED].contains(&error.get_id()),
+        _ => false,
+    }
+}
+
 /// Whether the channel was closed because a delivery was kept for too long.
 pub(super) fn is_consumer_timeout(error: &lapin::Error) -> bool {
     match error.kind() {

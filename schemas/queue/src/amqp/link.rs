@@ -8,6 +8,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::options::ConfirmSelectOptions;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use super::failure;
 use super::options::AmqpOptions;
+use super::refusals::Refusals;
 use super::socket::{self, Plug};
 use super::topology;
 use crate::QueueError;
@@ -38,6 +40,9 @@ pub(super) struct Broker {
     tls: Option<Arc<RustlsConnector>>,
     /// The address without secrets.
     pub(super) address: String,
+    refusals: Refusals,
+    /// Whether it was said that more was given up than is looked at.
+    told_of_dead: AtomicBool,
 }
 
 impl Broker {
@@ -62,11 +67,31 @@ impl Broker {
             uri,
             tls,
             address,
+            refusals: Refusals::default(),
+            told_of_dead: AtomicBool::new(false),
         })
     }
 
     pub(super) fn explain(&self, error: &lapin::Error, what: &str) -> QueueError {
-        failure::explain(error, what, &self.address)
+        let explained = failure::explain(error, what, &self.address);
+        match failure::may_pass(error) {
+            true => self.refusals.weigh(explained, what, Instant::now()),
+            false => explained,
+        }
+    }
+
+    /// Says, once, that the queue of what was given up is longer than what is looked at.
+    pub(super) fn dead_overflows(&self, n_waiting: u32, n_looked_at: u16) {
+        if !self.told_of_dead.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                n_waiting,
+                n_looked_at,
+                "gleaner.dead holds more messages than are looked at; tasks of this run that are \
+                 given up behind those are noticed late, as overdue ones; look at what these \
+                 messages are, and purge the queue (rabbitmqctl purge_queue gleaner.dead): no work \
+                 is lost"
+            );
+        }
     }
 
     /// The answer to `what` did not come within `timeout`.
@@ -217,12 +242,15 @@ impl Link {
                 Ok(channel)
             };
             match checked.await {
-                Ok(channel) => Ok(Open {
-                    number,
-                    channel,
-                    connection,
-                    plug: plug.clone(),
-                }),
+                Ok(channel) => {
+                    broker.refusals.let_in();
+                    Ok(Open {
+                        number,
+                        channel,
+                        connection,
+                        plug: plug.clone(),
+                    })
+                }
                 Err(error) => {
                     let farewell = connection.close(200, "bye".into());
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;

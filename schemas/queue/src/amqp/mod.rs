@@ -4,7 +4,7 @@
 //! publish ──> gleaner.<resource>.<priority> ──> slots of workers ──> ack
 //!                  │ delivered too often, or unreadable
 //!                  v
-//!             gleaner.dead ──> given_up, or dropped after a week
+//!  report ──> gleaner.dead ──> given_up, or dropped after a week
 //! ```
 //!
 //! 1. The queues are durable quorum queues, the same ones for all jobs. Each connection declares
@@ -26,9 +26,11 @@ mod dead;
 mod failure;
 mod inbox;
 mod link;
+mod lost_queue;
 mod options;
 mod publisher;
 mod receipt;
+mod refusals;
 mod socket;
 mod topology;
 mod wire;
@@ -44,10 +46,12 @@ use tokio::task::JoinSet;
 
 use self::consumer::Consuming;
 use self::link::{Broker, Link};
+use self::publisher::To;
 use self::receipt::AmqpReceipt;
 use crate::{Delivery, QueueError, QueueState, TaskQueue};
 
 pub use self::options::{AmqpOptions, redact};
+pub use self::topology::{DEAD, DELIVERY_LIMIT, queue_name};
 
 /// Bound of the time that it takes to look at a queue.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,7 +162,7 @@ impl fmt::Debug for AmqpQueue {
 #[async_trait]
 impl TaskQueue for AmqpQueue {
     async fn publish(&self, tasks: &[TaskMessage]) -> Result<(), QueueError> {
-        publisher::publish(&self.consuming.publishing, tasks).await
+        publisher::publish(&self.consuming.publishing, tasks, To::Workers).await
     }
 
     /// A process without slots gets [`QueueError::Closed`].
@@ -196,6 +200,11 @@ impl TaskQueue for AmqpQueue {
             n_waiting: u64::from(queue.message_count()) + self.consuming.inbox.n_waiting(route),
             n_slots: Some(u64::from(queue.consumer_count())),
         })
+    }
+
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError> {
+        let refused = std::slice::from_ref(refused);
+        publisher::publish(&self.consuming.publishing, refused, To::Dead).await
     }
 
     async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {

@@ -13,7 +13,7 @@ use lapin::{Acker, Channel};
 
 use super::inbox::Inbox;
 use super::link::Link;
-use super::publisher;
+use super::publisher::{self, To};
 use crate::{QueueError, Receipt};
 
 /// Bound of the time that it takes to hand an acknowledgement to the network.
@@ -96,7 +96,7 @@ pub(super) async fn pass_on(
         // It comes again anyway.
         return Ok(());
     }
-    publisher::publish(publishing, std::slice::from_ref(task)).await?;
+    publisher::publish(publishing, std::slice::from_ref(task), To::Workers).await?;
     metrics::counter!("gleaner_queue_passed_on_total").increment(1);
     // If that fails the task comes again besides its copy.
     let _ = ack(acker).await;

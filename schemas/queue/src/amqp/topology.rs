@@ -8,23 +8,25 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Queue};
 
-/// Where messages end that were delivered too often or that nobody can read.
-pub(super) const DEAD: &str = "gleaner.dead";
+/// The queue where messages end that were delivered too often or that nobody can read.
+pub const DEAD: &str = "gleaner.dead";
 /// Deliveries of a message beyond the first, until it is given up.
-const DELIVERY_LIMIT: u32 = 3;
+pub const DELIVERY_LIMIT: u32 = 3;
 /// The messages of [`DEAD`] are looked at and put back, which is no reason to lose them.
 const DEAD_DELIVERY_LIMIT: u32 = 1_000_000;
 /// How long [`DEAD`] keeps a message.
 const DEAD_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The name of the queue of a route, for whatever watches the broker from outside.
+#[must_use]
+pub fn queue_name(route: Route) -> String {
+    let Route { resource, priority } = route;
+    format!("gleaner.{}.{}", resource.as_str(), priority.as_str())
+}
+
 /// The queue of a route.
 pub(super) fn queue_of(route: Route) -> ShortString {
-    let Route { resource, priority } = route;
-    ShortString::from(format!(
-        "gleaner.{}.{}",
-        resource.as_str(),
-        priority.as_str()
-    ))
+    queue_name(route).into()
 }
 
 /// Every route, the most urgent first.

@@ -46,7 +46,9 @@ pub enum StoreProblem {
     Exists,
     /// The store cannot do this.
     Unsupported,
-    /// The disk is full, or the file system forbids it.
+    /// The file system denies this process a file.
+    FileDenied,
+    /// The disk is full, or the file system forbids it to all.
     Disk,
     /// Anything else.
     Other {
@@ -62,10 +64,6 @@ impl StoreProblem {
         match self {
             Self::Missing
             | Self::BucketMissing
-            | Self::AccessDenied
-            | Self::KeyUnknown
-            | Self::SecretWrong
-            | Self::CredentialsMissing
             | Self::RegionWrong { .. }
             | Self::CertificateUnknown
             | Self::Changed
@@ -74,6 +72,11 @@ impl StoreProblem {
             | Self::Other {
                 is_transient: false,
             } => FailureKind::Permanent,
+            Self::AccessDenied
+            | Self::KeyUnknown
+            | Self::SecretWrong
+            | Self::CredentialsMissing
+            | Self::FileDenied => FailureKind::Access,
             // A token can be renewed and a clock be set while a run waits.
             Self::TokenExpired
             | Self::ClockSkew
@@ -151,6 +154,7 @@ impl StoreProblem {
             | Self::Changed
             | Self::Exists
             | Self::Unsupported
+            | Self::FileDenied
             | Self::Disk
             | Self::Other { .. } => return None,
         };

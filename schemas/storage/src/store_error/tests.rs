@@ -1,4 +1,4 @@
-use FailureKind::{Permanent, Transient};
+use FailureKind::{Access, Permanent, Transient};
 use object_store::Error;
 
 use super::*;
@@ -44,27 +44,27 @@ fn each_answer_has_its_sentence_and_its_kind() {
         (
             "403 Forbidden",
             "AccessDenied",
-            Permanent,
+            Access,
             "the store denies access",
         ),
-        ("403 Forbidden", "", Permanent, "the store denies access"),
-        ("401 Unauthorized", "", Permanent, "the store denies access"),
+        ("403 Forbidden", "", Access, "the store denies access"),
+        ("401 Unauthorized", "", Access, "the store denies access"),
         (
             "403 Forbidden",
             "InvalidAccessKeyId",
-            Permanent,
+            Access,
             "does not know the access key",
         ),
         (
             "403 Forbidden",
             "SignatureDoesNotMatch",
-            Permanent,
+            Access,
             "check the secret",
         ),
         (
             "403 Forbidden",
             "AuthenticationFailed",
-            Permanent,
+            Access,
             "AZURE_STORAGE_ACCOUNT_KEY",
         ),
         (

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::{TaskExecutor, Workbench};
 use crate::entropy::SeededEntropy;
 use crate::options::WorkerOptions;
-use crate::plan_cache::PlanCache;
+use crate::plan_cache::{PlanCache, PlannedTask};
 use crate::runner::{Worker, WorkerEnd};
 use crate::shutdown::Shutdown;
 
@@ -32,6 +32,8 @@ pub(super) const LONG: Duration = Duration::from_secs(3600);
 pub(super) struct Executor {
     takes: Duration,
     fails: Option<FailureKind>,
+    /// As a worker of another version than whoever planned.
+    pub(super) refuses: AtomicBool,
     n_started: AtomicU64,
 }
 
@@ -39,8 +41,7 @@ pub(super) struct Executor {
 impl TaskExecutor for Executor {
     async fn execute(
         &self,
-        _plan: &Arc<PhasePlan>,
-        _task: &Arc<Task>,
+        _planned: &PlannedTask,
         cancel: CancellationToken,
     ) -> Result<Bytes, Failure> {
         self.n_started.fetch_add(1, Ordering::Relaxed);
@@ -54,6 +55,11 @@ impl TaskExecutor for Executor {
             Some(kind) => Err(Failure::new(kind, "as told")),
             None => Ok(Bytes::from_static(b"object")),
         }
+    }
+
+    fn refuses(&self, _plan: &PhasePlan) -> Option<Failure> {
+        let refuses = self.refuses.load(Ordering::Relaxed);
+        refuses.then(|| Failure::new(FailureKind::Permanent, "of another version"))
     }
 }
 
@@ -91,8 +97,9 @@ impl Receipt for Counted {
         self.0.ack().await
     }
 
-    async fn pass_on(self: Box<Self>, _task: &TaskMessage) -> Result<(), QueueError> {
+    async fn pass_on(mut self: Box<Self>, task: &TaskMessage) -> Result<(), QueueError> {
         self.1.n_passed_on.fetch_add(1, Ordering::Relaxed);
+        self.0.task = task.clone();
         self.0.pass_on().await
     }
 
@@ -123,6 +130,10 @@ impl TaskQueue for CountingQueue {
 
     async fn state(&self, route: Route) -> Result<QueueState, QueueError> {
         self.queue.state(route).await
+    }
+
+    async fn report(&self, refused: &TaskMessage) -> Result<(), QueueError> {
+        self.queue.report(refused).await
     }
 
     async fn given_up(&self, run: &RunId) -> Result<Vec<Delivery>, QueueError> {
@@ -175,6 +186,7 @@ impl Scene {
         let executor = Arc::new(Executor {
             takes,
             fails,
+            refuses: AtomicBool::new(false),
             n_started: AtomicU64::new(0),
         });
         let (queue, ends) = (MemoryQueue::new(), Arc::new(Ends::default()));
@@ -220,6 +232,8 @@ impl Scene {
             task_idx: number as u64,
             task: self.tasks[number].id.clone(),
             route: Route::default(),
+            n_passed_on: 0,
+            refusal: None,
         }
     }
 
@@ -274,5 +288,6 @@ fn plan() -> PhasePlan {
         bytes: 0,
         memory_bytes: 1 << 20,
         task_timeout_ms: TASK_TIMEOUT.as_millis() as u64,
+        is_whole: false,
     }
 }

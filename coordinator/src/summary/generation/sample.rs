@@ -1,0 +1,99 @@
+//! The texts that are measured: of whole queries or documents, chosen by a hash.
+
+use gleaner_schemas::Version;
+use gleaner_workers::stage::CompletedStage;
+use serde_json::Value;
+
+use super::{grade, number, rows, text};
+use crate::run_error::RunError;
+use crate::sql::{CORPUS, Session, quote_name};
+
+/// Queries (of `graded_documents`) or documents (of `synthetic_queries`) in the sample.
+const GROUPS_SAMPLED: u64 = 1000;
+/// Documents of the corpus that count for document frequencies.
+const BACKGROUND_SAMPLED: u64 = 2000;
+
+/// A text of the sample with what it was written for.
+pub(super) struct Sampled {
+    pub(super) group: String,
+    pub(super) context: String,
+    pub(super) grade: i8,
+    pub(super) text: String,
+}
+
+/// Texts of a sample of whole groups, with what they were written for.
+pub(super) async fn sample(
+    version: &Version,
+    session: &Session,
+    name: &str,
+    completed: &CompletedStage,
+    is_queries: bool,
+) -> Result<Vec<Sampled>, RunError> {
+    let table = quote_name(name);
+    let group = if is_queries { "doc_id" } else { "query_id" };
+    let sampled = format!(
+        "WITH sampled AS (SELECT DISTINCT {group} AS g FROM {table} WHERE status = 'ok' ORDER BY \
+         md5({group}), {group} LIMIT {GROUPS_SAMPLED})"
+    );
+    let sql = if is_queries {
+        let input = completed.params.get("input").and_then(Value::as_str);
+        let text = version
+            .job_file
+            .pointer("/corpus/columns/text")
+            .and_then(Value::as_str)
+            .unwrap_or("text");
+        let (documents, on) = match input {
+            Some(input) => (quote_name(input), "d.doc_id = t.doc_id"),
+            None => (
+                quote_name(CORPUS),
+                "d.input_file = t.input_file AND d.input_row = t.input_row",
+            ),
+        };
+        format!(
+            "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text FROM {table} t \
+             JOIN sampled ON sampled.g = t.doc_id JOIN {documents} d ON {on} WHERE t.status = 'ok' \
+             ORDER BY t.doc_id, t.query_id",
+            quote_name(text)
+        )
+    } else {
+        format!(
+            "{sampled} SELECT t.query_id AS g, t.query AS context, t.grade, t.text FROM {table} t \
+             JOIN sampled ON sampled.g = t.query_id WHERE t.status = 'ok' ORDER BY t.query_id, \
+             t.doc_id"
+        )
+    };
+    let rows = rows(session, &sql).await?;
+    let sampled = rows.iter().filter_map(|row| {
+        Some(Sampled {
+            group: text(row, "g"),
+            context: text(row, "context"),
+            grade: grade(row, "grade")?,
+            text: text(row, "text"),
+        })
+    });
+    Ok(sampled.collect())
+}
+
+/// Texts of a sample of the corpus: every so-many-th row of each file.
+pub(super) async fn background(
+    session: &Session,
+    version: &Version,
+) -> Result<Vec<String>, RunError> {
+    let column = version
+        .job_file
+        .pointer("/corpus/columns/text")
+        .and_then(Value::as_str)
+        .unwrap_or("text");
+    let corpus = quote_name(CORPUS);
+    let counted = rows(session, &format!("SELECT count(*) AS n FROM {corpus}")).await?;
+    let n_rows = counted.first().map_or(0, |row| number(row, "n"));
+    let step = (n_rows / BACKGROUND_SAMPLED).max(1);
+    let sql = format!(
+        "SELECT {} AS text FROM {corpus} WHERE input_row % {step} = 0 ORDER BY input_file, \
+         input_row LIMIT {}",
+        quote_name(column),
+        2 * BACKGROUND_SAMPLED
+    );
+    let rows = rows(session, &sql).await?;
+    Ok(rows.iter().map(|row| text(row, "text")).collect())
+}

@@ -1,0 +1,295 @@
+//! `gleaner export --format beir` and its like: graded queries as the trainers of retrievers read
+//! them.
+//!
+//! 1. SQL gives judged documents sorted by query: of `graded_documents` its own, of
+//!    `synthetic_queries` the documents that the queries were made from.
+//! 2. [`judged`] collects them into queries, with ids that no loader misreads.
+//! 3. [`split`] puts each query into a split, so that neither a query nor a source document stands
+//!    in two.
+//! 4. [`layout`] makes lines, and leaves out what a trainer would silently misread.
+//! 5. [`card`] tells of it in a README.
+
+mod card;
+mod files;
+mod judged;
+mod layout;
+mod split;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+
+use futures::StreamExt as _;
+use gleaner_schemas::Version;
+use gleaner_storage::Stores;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use files::WrittenFile;
+pub use layout::{Grades, LeftOut, TrainingLayout};
+pub use split::{FoldKind, Shares, SplitOverlap};
+
+use self::files::Files;
+use self::judged::Grouping;
+use self::split::Splits;
+use crate::progress::{bytes, count};
+use crate::run_error::RunError;
+use crate::sql::{CORPUS, Session, SqlError, quote_name};
+
+const GRADED_DOCUMENTS: &str = "graded_documents";
+const SYNTHETIC_QUERIES: &str = "synthetic_queries";
+
+/// How a training set is made.
+#[derive(Debug, Clone)]
+pub struct TrainingOptions {
+    /// For which trainer.
+    pub layout: TrainingLayout,
+    /// Shares of the splits.
+    pub shares: Shares,
+    /// Folds of similar queries in place of shares.
+    pub folds: Option<FoldKind>,
+    /// Seed of the splits.
+    pub seed: u64,
+    /// Documents of this grade or more are positive; absent: of the highest.
+    pub positive_grade: Option<i64>,
+    /// Documents of a complete query; absent: as many as most queries have.
+    pub group_size: Option<usize>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainingReport {
+    /// Name of the stage.
+    pub stage: String,
+    /// Version of the output.
+    pub version: u64,
+    /// For which trainer.
+    pub layout: TrainingLayout,
+    /// Absolute URI of the folder.
+    pub to: String,
+    /// Queries by split.
+    pub queries: BTreeMap<String, u64>,
+    /// How near the queries of other splits are to those of the first one, if there are several.
+    pub overlap: Option<SplitOverlap>,
+    /// Queries that were left out, by the reason.
+    pub left_out: BTreeMap<LeftOut, u64>,
+    /// Rows that repeat a document of their query.
+    pub n_doubled: u64,
+    /// Files.
+    pub files: Vec<WrittenFile>,
+}
+
+/// Writes a training set of a stage's table.
+///
+/// # Errors
+///
+/// If the stage has no graded queries, or of the stores.
+pub async fn export(
+    stores: &Stores,
+    session: &Session,
+    version: &Version,
+    stage: &str,
+    options: &TrainingOptions,
+    to: &str,
+) -> Result<TrainingReport, RunError> {
+    let sql = judged_sql(version, stage)?;
+    let grades = grades(session, &sql, options).await?;
+    let splits = match options.folds {
+        Some(kind) => Splits::by_folds(session, &sql, kind, options.seed).await?,
+        None => Splits::of(session, &sql, &options.shares, options.seed).await?,
+    };
+    let mut files = Files::below(stores, to, options.layout).await?;
+    let mut report = TrainingReport {
+        stage: stage.to_owned(),
+        version: version.number,
+        layout: options.layout,
+        to: String::new(),
+        queries: BTreeMap::new(),
+        overlap: splits.overlap(session, &sql, options.seed).await?,
+        left_out: BTreeMap::new(),
+        n_doubled: 0,
+        files: Vec::new(),
+    };
+    // Hashes: a set of ids of all documents may be too large.
+    let mut written: HashSet<u64> = HashSet::new();
+    let mut grouping = Grouping::default();
+    let ordered = format!("SELECT * FROM ({sql}) ORDER BY query_id, grade DESC, doc_id");
+    let mut rows = session.query_stream(&ordered).await?;
+    loop {
+        let batch = rows.next().await.transpose().map_err(SqlError::from)?;
+        let queries = match &batch {
+            Some(batch) => grouping.push(batch)?,
+            None => grouping.finish().into_iter().collect(),
+        };
+        for query in queries {
+            let split = splits.of_query(&query.query_id);
+            let lines = match options.layout.query_lines(&query, split, &grades) {
+                Ok(lines) => lines,
+                Err(left_out) => {
+                    *report.left_out.entry(left_out).or_default() += 1;
+                    continue;
+                }
+            };
+            *report.queries.entry(split.to_owned()).or_default() += 1;
+            files.write(lines).await?;
+            if options.layout.has_corpus() {
+                let new = query.documents.iter().filter(|document| {
+                    written.insert(xxhash_rust::xxh3::xxh3_64(document.id.as_bytes()))
+                });
+                let lines = new.map(TrainingLayout::document_line).collect();
+                files.write(lines).await?;
+            }
+        }
+        if batch.is_none() {
+            break;
+        }
+    }
+    report.n_doubled = grouping.n_doubled;
+    if report.queries.is_empty() {
+        return Err(RunError::usage(
+            format!(
+                "no query of {stage} can be exported{}",
+                left_out_text(&report.left_out)
+            ),
+            "look at the columns `status` and `reason` of the stage, or give --group-size",
+        ));
+    }
+    let card = card::Card {
+        version,
+        stage,
+        options,
+        grades: &grades,
+        report: &report.clone(),
+    };
+    let (uri, written) = files.finish(|files| card.render(files)).await?;
+    report.to = uri;
+    report.files = written;
+    Ok(report)
+}
+
+/// SQL of the columns `query_id`, `query`, `doc_id`, `text`, `grade` and `source_document`.
+fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
+    let table = quote_name(stage);
+    let found = version.stages.get(stage);
+    match found.map(|found| found.kind.as_str()) {
+        Some(GRADED_DOCUMENTS) => Ok(format!(
+            "SELECT query_id, query, doc_id, text, grade, coalesce(source_doc_id, query_id) AS \
+             source_document FROM {table} WHERE status = 'ok'"
+        )),
+        Some(SYNTHETIC_QUERIES) => {
+            let input = found.and_then(|found| found.params.get("input")?.as_str());
+            let text = version
+                .job_file
+                .pointer("/corpus/columns/text")
+                .and_then(Value::as_str)
+                .unwrap_or("text");
+            let (documents, on) = match input.filter(|input| *input != CORPUS) {
+                Some(input) => (quote_name(input), "d.doc_id = q.doc_id"),
+                None => (
+                    quote_name(CORPUS),
+                    "d.input_file = q.input_file AND d.input_row = q.input_row",
+                ),
+            };
+            Ok(format!(
+                "SELECT q.query_id, q.query, q.doc_id, d.{} AS text, q.grade, q.doc_id AS \
+                 source_document FROM {table} q JOIN {documents} d ON {on} WHERE q.status = 'ok'",
+                quote_name(text)
+            ))
+        }
+        Some(kind) => Err(RunError::usage(
+            format!("stage {stage} is of kind {kind}, which has no graded queries"),
+            "name a stage of kind synthetic_queries or graded_documents; `--format jsonl` and \
+             `--format parquet` write any table",
+        )),
+        None => Err(RunError::usage(
+            format!("version {} has no stage {stage}", version.number),
+            format!("it has {}", version.stage_order.join(", ")),
+        )),
+    }
+}
+
+async fn grades(
+    session: &Session,
+    sql: &str,
+    options: &TrainingOptions,
+) -> Result<Grades, RunError> {
+    let summary = session
+        .query(&format!(
+            "SELECT max(highest) AS highest, approx_percentile_cont(n, 0.5) AS usual FROM (SELECT \
+             query_id, max(grade) AS highest, count(DISTINCT doc_id) AS n FROM ({sql}) GROUP BY \
+             query_id)"
+        ))
+        .await?;
+    let number = |name: &str| {
+        let batch = summary.iter().find(|batch| batch.num_rows() > 0)?;
+        let column = batch.column_by_name(name)?;
+        let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Int64).ok()?;
+        let column = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&column);
+        let is_valid = arrow::array::Array::is_valid(column, 0);
+        is_valid.then(|| column.value(0))
+    };
+    let highest = number("highest").unwrap_or(0);
+    let usual = number("usual").unwrap_or(1);
+    Ok(Grades {
+        highest,
+        positive: options.positive_grade.unwrap_or(highest),
+        group_size: options
+            .group_size
+            .unwrap_or_else(|| usize::try_from(usual).unwrap_or(1)),
+    })
+}
+
+fn left_out_text(left_out: &BTreeMap<LeftOut, u64>) -> String {
+    let mut text = String::new();
+    for (reason, n_queries) in left_out {
+        let _ = write!(text, "; {} {}", count(*n_queries), reason.as_str());
+    }
+    text
+}
+
+impl TrainingReport {
+    /// The report as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let n_queries: u64 = self.queries.values().sum();
+        let mut text = format!(
+            "wrote {} queries of {} (version {}) to {}\n",
+            count(n_queries),
+            self.stage,
+            self.version,
+            self.to
+        );
+        for (split, n_queries) in &self.queries {
+            let _ = writeln!(text, "  {split}: {} queries", count(*n_queries));
+        }
+        if let Some(overlap) = &self.overlap {
+            let _ = writeln!(
+                text,
+                "  queries of other splits: nearest cosine to the first one {:.2} on average, {:.1}% \
+                 have the very words of one there",
+                overlap.nearest_cosine,
+                100.0 * overlap.same_words_share
+            );
+        }
+        for file in &self.files {
+            let _ = writeln!(
+                text,
+                "  {}: {} lines, {}",
+                file.name,
+                count(file.lines),
+                bytes(file.bytes)
+            );
+        }
+        for (reason, n_queries) in &self.left_out {
+            let _ = writeln!(
+                text,
+                "  left out: {} {}",
+                count(*n_queries),
+                reason.as_str()
+            );
+        }
+        if self.n_doubled > 0 {
+            let _ = writeln!(text, "  {} rows repeat a document", count(self.n_doubled));
+        }
+        text
+    }
+}

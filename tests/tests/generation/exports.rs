@@ -1,0 +1,212 @@
+//! Training sets as their trainers read them, made of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use gleaner_tests::program::{Workspace, files, number, text};
+use serde_json::Value;
+
+use super::{BOTH, Server, job, workspace};
+
+const SPLITS: [&str; 3] = ["train", "dev", "test"];
+const GROUP: usize = 4;
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn values(path: &Path) -> Vec<Value> {
+    lines(path)
+        .iter()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect()
+}
+
+fn is_trainers_id(id: &str) -> bool {
+    id.starts_with(|c: char| c.is_ascii_alphabetic()) && !id.contains(char::is_whitespace)
+}
+
+fn exported(workspace: &Workspace, format: &str) -> Value {
+    let split = "train=0.6,dev=0.2,test=0.2";
+    let arguments = [
+        "export", "out", "graded", "--format", format, "--to", format, "--split", split, "--json",
+    ];
+    let mut events = workspace.gleaner(&arguments).expect(0).events();
+    events.pop().unwrap()
+}
+
+/// Queries that tables have, with their source documents.
+fn sources(workspace: &Workspace) -> BTreeMap<String, String> {
+    let rows = workspace.sql("SELECT DISTINCT query_id, source_doc_id FROM graded");
+    rows.iter()
+        .map(|row| (text(row, "query_id"), text(row, "source_doc_id")))
+        .collect()
+}
+
+fn check_beir(workspace: &Workspace, report: &Value) {
+    let folder = workspace.path().join("beir");
+    let queries: BTreeMap<String, String> = values(&folder.join("queries.jsonl"))
+        .iter()
+        .map(|query| (text(query, "_id"), text(query, "text")))
+        .collect();
+    let mut documents = BTreeSet::new();
+    for document in values(&folder.join("corpus.jsonl")) {
+        let keys: BTreeSet<&str> = document
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(keys, BTreeSet::from(["_id", "title", "text"]));
+        assert!(!text(&document, "text").is_empty());
+        assert!(documents.insert(text(&document, "_id")), "{document}");
+    }
+    let sources = sources(workspace);
+    let (mut seen_queries, mut seen_documents) = (BTreeSet::new(), BTreeSet::new());
+    let mut split_of_source: BTreeMap<String, &str> = BTreeMap::new();
+    let mut split_of_words: BTreeMap<String, &str> = BTreeMap::new();
+    for split in SPLITS {
+        let rows = lines(&folder.join(format!("qrels/{split}.tsv")));
+        assert!(rows.len() > GROUP, "{split} has no queries");
+        assert_eq!(rows[0], "query-id\tcorpus-id\tscore");
+        let mut groups: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+        for row in &rows[1..] {
+            let [query, document, score] = row.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("{row}");
+            };
+            assert!(is_trainers_id(query) && is_trainers_id(document), "{row}");
+            assert!(queries.contains_key(query), "{row}");
+            assert!(documents.contains(document), "{row}");
+            let group = groups.entry(query.to_owned()).or_default();
+            let earlier = group.insert(document.to_owned(), score.parse().unwrap());
+            assert!(earlier.is_none(), "{row} is there twice");
+            seen_documents.insert(document.to_owned());
+        }
+        for (query, group) in groups {
+            let grades: BTreeSet<i64> = group.values().copied().collect();
+            assert_eq!(grades, BTreeSet::from([0, 1, 2, 3]), "{query}");
+            assert_eq!(group.len(), GROUP, "{query}");
+            // Neither a source document nor a text stands in two splits.
+            let source = &sources[&query];
+            let known = split_of_source.entry(source.clone()).or_insert(split);
+            assert_eq!(*known, split, "{source}");
+            let words = queries[&query].to_lowercase();
+            let known = split_of_words.entry(words.clone()).or_insert(split);
+            assert_eq!(*known, split, "{words}");
+            assert!(
+                seen_queries.insert(query.clone()),
+                "{query} is in two splits"
+            );
+        }
+    }
+    assert_eq!(seen_queries, queries.keys().cloned().collect());
+    assert_eq!(seen_documents, documents);
+    let told: u64 = SPLITS
+        .iter()
+        .map(|split| number(&report["queries"], split))
+        .sum();
+    assert_eq!(told, queries.len() as u64);
+    // Incomplete ones are left out, and counted.
+    let n_ok = workspace.sql(
+        "SELECT count(DISTINCT query_id) AS n, (SELECT count(*) FROM (SELECT query_id, count(*) AS \
+         n FROM graded WHERE status = 'ok' GROUP BY query_id) WHERE n < 4) AS incomplete FROM \
+         graded WHERE status = 'ok'",
+    );
+    let n_incomplete = number(&n_ok[0], "incomplete");
+    assert_eq!(told + n_incomplete, number(&n_ok[0], "n"));
+    assert_eq!(
+        report["left_out"]["incomplete"].as_u64().unwrap_or(0),
+        n_incomplete
+    );
+}
+
+#[test]
+fn training_sets_load_with_whole_groups_and_no_leak_between_splits() {
+    let server = Server::answering();
+    let workspace = workspace(24, &job(&server.url(), "", BOTH));
+    let _ = workspace.run(&[]).expect(0);
+    check_beir(&workspace, &exported(&workspace, "beir"));
+    let n_queries = |report: &Value| -> u64 {
+        SPLITS
+            .iter()
+            .map(|split| number(&report["queries"], split))
+            .sum()
+    };
+    // Each of the others has a line of a fixed form for each query, or for each document of it.
+    let formats: [(&str, &[&str], u64); 5] = [
+        (
+            "tevatron",
+            &[
+                "negative_passages",
+                "positive_passages",
+                "query",
+                "query_id",
+            ],
+            1,
+        ),
+        (
+            "flag-embedding",
+            &["neg", "neg_scores", "pos", "pos_scores", "query"],
+            1,
+        ),
+        (
+            "sentence-transformers-lists",
+            &["docs", "labels", "query"],
+            1,
+        ),
+        (
+            "sentence-transformers-triplets",
+            &[
+                "anchor",
+                "negative_1",
+                "negative_2",
+                "negative_3",
+                "positive",
+            ],
+            1,
+        ),
+        (
+            "sentence-transformers-pairs",
+            &["score", "sentence1", "sentence2"],
+            GROUP as u64,
+        ),
+    ];
+    for (format, keys, per_query) in formats {
+        let report = exported(&workspace, format);
+        let mut n_lines = 0;
+        for split in SPLITS {
+            for value in values(&workspace.path().join(format!("{format}/{split}.jsonl"))) {
+                let found = value.as_object().unwrap().keys();
+                let found: BTreeSet<&str> = found.map(String::as_str).collect();
+                assert_eq!(found, keys.iter().copied().collect(), "{format}");
+                for list in ["docs", "labels"] {
+                    if let Some(list) = value.get(list) {
+                        assert_eq!(list.as_array().unwrap().len(), GROUP);
+                    }
+                }
+                n_lines += 1;
+            }
+        }
+        assert_eq!(n_lines, n_queries(&report) * per_query, "{format}");
+        assert!(n_lines > 0, "{format}");
+    }
+    let report = exported(&workspace, "trec");
+    let mut n_topics = 0;
+    for split in SPLITS {
+        let folder = workspace.path().join("trec");
+        n_topics += lines(&folder.join(format!("topics.{split}.tsv"))).len() as u64;
+        for row in lines(&folder.join(format!("qrels.{split}.txt"))) {
+            let cells: Vec<&str> = row.split(' ').collect();
+            assert_eq!((cells.len(), cells[1]), (4, "0"), "{row}");
+        }
+    }
+    assert_eq!(n_topics, n_queries(&report));
+    // Each tells of itself.
+    for folder in ["beir", "trec", "tevatron"] {
+        let all = files(&workspace.path().join(folder));
+        let has_card = all.iter().any(|path| path.ends_with("README.md"));
+        assert!(has_card, "{folder}: {all:?}");
+    }
+}

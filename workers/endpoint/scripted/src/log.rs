@@ -1,0 +1,103 @@
+//! What the server answered.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// An answer that was written to its connection as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The request's key, if it told one.
+    pub key: Option<String>,
+    /// Status.
+    pub status: u16,
+    /// Tokens of the prompt, where it was charged for.
+    pub prompt_tokens: u64,
+    /// Tokens of the completion.
+    pub completion_tokens: u64,
+    /// Whether it is the answer of an earlier request with the same key, and free.
+    pub is_replay: bool,
+}
+
+/// Everything that was answered, in order, and how many requests came.
+#[derive(Debug, Default)]
+pub struct Log {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    n_requests: usize,
+    n_in_flight: usize,
+    n_in_flight_max: usize,
+    answered: Vec<Answered>,
+}
+
+impl Log {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn begin(&self) -> usize {
+        let mut state = self.state();
+        let number = state.n_requests;
+        state.n_requests += 1;
+        state.n_in_flight += 1;
+        state.n_in_flight_max = state.n_in_flight_max.max(state.n_in_flight);
+        number
+    }
+
+    pub(crate) fn end(&self) {
+        self.state().n_in_flight -= 1;
+    }
+
+    pub(crate) fn answered(&self, answered: Answered) {
+        self.state().answered.push(answered);
+    }
+
+    /// Requests that came.
+    #[must_use]
+    pub fn n_requests(&self) -> usize {
+        self.state().n_requests
+    }
+
+    /// Most requests that were in flight at a time.
+    #[must_use]
+    pub fn n_in_flight_max(&self) -> usize {
+        self.state().n_in_flight_max
+    }
+
+    /// All answers.
+    #[must_use]
+    pub fn all(&self) -> Vec<Answered> {
+        self.state().answered.clone()
+    }
+
+    /// Keys of requests that were charged for more than once, with the number of times.
+    #[must_use]
+    pub fn answered_twice(&self) -> BTreeMap<String, usize> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for answered in &self.state().answered {
+            if let Some(key) = &answered.key
+                && answered.status == 200
+                && !answered.is_replay
+            {
+                *counts.entry(key.clone()).or_default() += 1;
+            }
+        }
+        counts.retain(|_, count| *count > 1);
+        counts
+    }
+
+    /// What all answers cost, in billionths, at prices per million tokens.
+    #[must_use]
+    pub fn price_nanos(&self, input: f64, output: f64) -> u64 {
+        let state = self.state();
+        let charged = state.answered.iter().filter(|it| !it.is_replay);
+        charged
+            .map(|it| {
+                let units = it.prompt_tokens as f64 * input + it.completion_tokens as f64 * output;
+                (units * 1000.0).ceil() as u64
+            })
+            .sum()
+    }
+}

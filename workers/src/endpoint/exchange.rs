@@ -1,0 +1,388 @@
+//! Asks one endpoint on behalf of all slots of a worker: from a request to its stored reply.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gleaner_endpoint::{
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, Usage,
+};
+use gleaner_schemas::job::Price;
+use gleaner_schemas::{Failure, FailureKind};
+use gleaner_storage::Output;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::clock::Clock;
+use super::noting::{Ended, Noting, NotingState};
+use super::process::ProcessIdentity;
+use super::purse::Purse;
+use super::shared_pace::SharedPace;
+use super::spending::{Amounts, cost};
+use super::stored::{self, StoredReply};
+use super::under_way::UnderWay;
+use crate::entropy::Entropy;
+
+/// Requests are looked up, noted and reserved for ahead of those in flight, so that the store's
+/// time is not the server's: this part of the concurrency, at least a few.
+const AHEAD: usize = 4;
+/// Pause before a reply that somebody else waits for is looked for again.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The same, at most.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a prompt per token, told low.
+const BYTES_PER_TOKEN: u64 = 3;
+/// A request that was sent so often without a reply is given up: something kills who sends it.
+const SENDINGS_MAX: u32 = 10_000;
+
+/// What an endpoint is, for messages and keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointFacts {
+    /// Name in the job file.
+    pub name: String,
+    /// Hash of URL and model.
+    pub hash: String,
+    /// Name of the model.
+    pub model: String,
+}
+
+/// The parts of an exchange.
+pub struct ExchangeParts {
+    /// What the endpoint is.
+    pub facts: EndpointFacts,
+    /// Sends requests.
+    pub client: Client,
+    /// Keeps requests and replies.
+    pub output: Output,
+    /// What may be spent.
+    pub purse: Purse,
+    /// How fast.
+    pub pace: SharedPace,
+    /// What tokens cost.
+    pub price: Option<Price>,
+    /// Requests in flight.
+    pub concurrency: usize,
+    /// Longest time that one sending may take.
+    pub request_timeout: Duration,
+    /// Name of this worker.
+    pub worker: String,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bits for notes.
+    pub entropy: Arc<dyn Entropy>,
+    /// Requests that this process has under way, over all exchanges.
+    pub under_way: Arc<UnderWay>,
+}
+
+/// Asks one endpoint. Shared by the slots of a worker.
+pub struct Exchange {
+    parts: ExchangeParts,
+    process: ProcessIdentity,
+    ahead: Arc<Semaphore>,
+    /// What was sent is waited for, whatever becomes of the task that wanted it.
+    sendings: TaskTracker,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("facts", &self.parts.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A reply with what is known of its sending.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// As it is stored.
+    pub stored: StoredReply,
+    /// Whether it was there before.
+    pub is_old: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// Of this request only: the item has no answer, others may.
+    Item {
+        /// What the server said of it.
+        class: FailureClass,
+        /// Its words.
+        message: String,
+    },
+    /// Of the task.
+    Task(Failure),
+}
+
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> Self {
+        Self::Task(failure)
+    }
+}
+
+/// What came of trying to send.
+enum Sending {
+    Answered(Box<StoredReply>),
+    /// Somebody else sends it.
+    Taken,
+}
+
+impl Exchange {
+    /// An exchange of these parts.
+    #[must_use]
+    pub fn new(parts: ExchangeParts) -> Self {
+        let ahead = parts.concurrency + (parts.concurrency / 4).max(AHEAD);
+        Self {
+            ahead: Arc::new(Semaphore::new(ahead)),
+            process: ProcessIdentity::own(),
+            sendings: TaskTracker::new(),
+            parts,
+        }
+    }
+
+    /// What the endpoint is.
+    #[must_use]
+    pub fn facts(&self) -> &EndpointFacts {
+        &self.parts.facts
+    }
+
+    /// Requests in flight at most.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        self.parts.concurrency
+    }
+
+    /// The reply to a request: the stored one, or a new one, paid for once.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub async fn ask(
+        self: &Arc<Self>,
+        request: CompletionRequest,
+        cancel: &CancellationToken,
+    ) -> Result<Answer, NoAnswer> {
+        let key = self.parts.client.key(&request).to_string();
+        let request = Arc::new(request);
+        let mut pause = LOOK_PAUSE_MIN;
+        let mut number = 0;
+        let output = &self.parts.output;
+        loop {
+            if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
+                return Ok(Answer {
+                    stored,
+                    is_old: true,
+                });
+            }
+            if cancel.is_cancelled() {
+                return Err(cancelled().into());
+            }
+            match self.next_number(&key, number).await? {
+                Ok(free) => number = free,
+                Err(busy) => {
+                    number = busy;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = cancel.cancelled() => return Err(cancelled().into()),
+                    }
+                    pause = (pause * 2).min(LOOK_PAUSE_MAX);
+                    continue;
+                }
+            }
+            let permit = tokio::select! {
+                permit = Arc::clone(&self.ahead).acquire_owned() => permit,
+                () = cancel.cancelled() => return Err(cancelled().into()),
+            };
+            let Some(going) = self.parts.under_way.begin(&key) else {
+                drop(permit);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = cancel.cancelled() => return Err(cancelled().into()),
+                }
+                continue;
+            };
+            let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
+            let cancel = cancel.clone();
+            let sending = self.sendings.spawn(async move {
+                let sent = this.send(&request, &key, number, &cancel).await;
+                drop((permit, going));
+                sent
+            });
+            match sending.await {
+                Ok(Ok(Sending::Answered(stored))) => {
+                    return Ok(Answer {
+                        stored: *stored,
+                        is_old: false,
+                    });
+                }
+                Ok(Ok(Sending::Taken)) => {}
+                Ok(Err(no_answer)) => return Err(no_answer),
+                Err(error) => {
+                    let message = format!("sending a request panicked, a bug of Gleaner: {error}");
+                    return Err(Failure::new(FailureKind::Permanent, message).into());
+                }
+            }
+        }
+    }
+
+    /// The number under which the request can be sent, or (as an error) that of a sending which may
+    /// still be answered.
+    async fn next_number(&self, key: &str, from: u32) -> Result<Result<u32, u32>, Failure> {
+        for number in from..SENDINGS_MAX {
+            match stored::sent(&self.parts.output, key, number).await? {
+                None => return Ok(Ok(number)),
+                Some(sent)
+                    if sent.may_be_answered(self.parts.clock.now_ms())
+                        && (sent.process != self.process || self.parts.under_way.has(key)) =>
+                {
+                    return Ok(Err(number));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(Failure::new(
+            FailureKind::Permanent,
+            format!(
+                "request {key} to endpoint {} was sent {SENDINGS_MAX} times and never answered",
+                self.parts.facts.name
+            ),
+        ))
+    }
+
+    /// Sends a request under a free number, with retries under the next ones, and stores the reply.
+    async fn send(
+        &self,
+        request: &CompletionRequest,
+        key: &str,
+        number: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Sending, NoAnswer> {
+        let parts = &self.parts;
+        let bound = request.token_bound();
+        let estimate = cost(self.parts.price.as_ref(), bound.prompt, bound.completion);
+        let noting = Noting {
+            parts,
+            process: &self.process,
+            key,
+            stage: &request.stage,
+            estimate,
+            pace_tokens: bound.prompt / BYTES_PER_TOKEN + bound.completion,
+            cancel,
+            state: Mutex::new(NotingState {
+                number,
+                open: None,
+                ended: None,
+            }),
+        };
+        let called = parts.client.complete(request, &noting, cancel).await;
+        let state = noting.state.into_inner();
+        let reply = match called {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Some(open) = state.open {
+                    // An answer may be on its way to nobody.
+                    let spent = error.class.may_be_paid().then_some(estimate);
+                    let spent = spent.unwrap_or_default();
+                    parts.purse.settle(open.reservation, spent).await;
+                }
+                return match state.ended {
+                    Some(Ended::Taken) => Ok(Sending::Taken),
+                    Some(Ended::Failed(failure)) => Err(failure.into()),
+                    None if cancel.is_cancelled() && error.status.is_none() => {
+                        Err(cancelled().into())
+                    }
+                    None => Err(self.no_answer(&error)),
+                };
+            }
+        };
+        let spent = self.cost_of(&reply.body, estimate);
+        let Some(open) = state.open else {
+            let message = "a request was sent without a note, which is a bug of Gleaner";
+            return Err(Failure::new(FailureKind::Permanent, message).into());
+        };
+        let stored = StoredReply {
+            request: key.to_owned(),
+            number: open.number,
+            lease: open.reservation.lease.clone(),
+            endpoint: parts.facts.hash.clone(),
+            stage: request.stage.clone(),
+            model: request.model_or(&parts.facts.model).to_owned(),
+            sent: request.canonical_json(),
+            asked_for_schema: request.schema.is_some() && reply.dialect != Dialect::None,
+            status: u32::from(reply.status),
+            body: reply.body,
+            cost: spent,
+            sent_ms: open.sent_ms,
+            latency_ms: u64::try_from(reply.total.as_millis()).unwrap_or(u64::MAX),
+            worker: parts.worker.clone(),
+        };
+        let kept = stored::keep_reply(&parts.output, stored).await;
+        parts.purse.settle(open.reservation, spent).await;
+        Ok(Sending::Answered(Box::new(kept?)))
+    }
+
+    /// What a reply cost by the server's count; where it does not tell, the most it may have.
+    fn cost_of(&self, body: &Bytes, estimate: Amounts) -> Amounts {
+        let usage = Usage::of_body(body);
+        match (usage.prompt_tokens, usage.completion_tokens) {
+            (Some(prompt), Some(completion)) => cost(self.parts.price.as_ref(), prompt, completion),
+            _ => estimate,
+        }
+    }
+
+    fn no_answer(&self, error: &CallError) -> NoAnswer {
+        let name = &self.parts.facts.name;
+        let message = format!("endpoint {name}: {error}");
+        match error.class.action() {
+            Action::StopJob => NoAnswer::Task(Failure::new(FailureKind::Endpoint, message)),
+            // The client has tried as often as makes sense: no other task would fare better.
+            Action::Retry if error.is_endpoint_down => {
+                NoAnswer::Task(Failure::new(FailureKind::Endpoint, message))
+            }
+            _ => NoAnswer::Item {
+                class: error.class,
+                message,
+            },
+        }
+    }
+
+    /// Settles with the budget. Called at the end of each task.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        Ok(self.parts.purse.give_back().await?)
+    }
+
+    /// The same, beside whatever comes next. It is waited for as requests are.
+    pub fn settle_later(self: &Arc<Self>, handle: &tokio::runtime::Handle) {
+        let this = Arc::clone(self);
+        self.sendings.spawn_on(
+            async move {
+                if let Err(error) = this.parts.purse.give_back().await {
+                    tracing::warn!(%error, "a lease of the budget is given back by time");
+                }
+            },
+            handle,
+        );
+    }
+
+    /// Waits until all requests that were sent are answered and stored, at most for `limit`.
+    /// Whether they are.
+    pub async fn finish(&self, limit: Duration) -> bool {
+        self.sendings.close();
+        let waited = tokio::time::timeout(limit, self.sendings.wait()).await;
+        self.sendings.reopen();
+        if let Err(error) = self.parts.purse.give_back().await {
+            tracing::warn!(%error, "what is left of the budget's lease is given back by time");
+        }
+        waited.is_ok()
+    }
+}
+
+pub(super) fn cancelled() -> Failure {
+    Failure::new(FailureKind::Transient, "the task was cancelled")
+}

@@ -1,0 +1,346 @@
+//! Requests and replies in the store: the note that a request is sent, and what came back.
+//!
+//! Both are created once. The note is created before anything is sent, so of several workers one
+//! sends; the reply as the server gave it is stored before anybody looks into it, so that nothing
+//! that was paid for is lost to a mistake of ours.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray as _, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray,
+    UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
+use bytes::Bytes;
+use gleaner_schemas::columns::with_field_ids;
+use gleaner_schemas::{Failure, FailureKind};
+use gleaner_storage::{Created, Output, OutputError, layout};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+
+use super::process::ProcessIdentity;
+use super::spending::Amounts;
+
+/// `_gleaner/requests/<xx>/<key>-<N>.json`: a request is sent for the N-th time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentRequest {
+    /// Version of this format: [`SentRequest::FORMAT`].
+    pub format: u32,
+    /// Hash of everything that the answer depends on.
+    pub request: String,
+    /// For the how many-th time, from 0.
+    pub number: u32,
+    /// Hash of the endpoint's URL and model.
+    pub endpoint: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// The lease that it counts on.
+    pub lease: String,
+    /// What it may cost at most.
+    pub estimate: Amounts,
+    /// When: milliseconds since 1970.
+    pub sent_ms: i64,
+    /// When its sender will have given up waiting for the answer.
+    pub until_ms: i64,
+    /// Name of the worker, for people.
+    pub worker: String,
+    /// Its process.
+    pub process: ProcessIdentity,
+    /// Random: no two notes are the same bytes, so one of several senders knows that it is the one.
+    pub nonce: u64,
+}
+
+impl SentRequest {
+    /// The version of the format that this build writes and reads.
+    pub const FORMAT: u32 = 1;
+
+    /// Whether its sender may still get an answer.
+    #[must_use]
+    pub fn may_be_answered(&self, now_ms: i64) -> bool {
+        now_ms < self.until_ms && !self.process.has_ended()
+    }
+}
+
+/// `_gleaner/replies/<xx>/<key>.parquet`: one row, the reply to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReply {
+    /// Hash of everything that the answer depends on.
+    pub request: String,
+    /// It answers the sending of this number.
+    pub number: u32,
+    /// The lease that it was booked on.
+    pub lease: String,
+    /// Hash of the endpoint's URL and model.
+    pub endpoint: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of the model, as it was asked for.
+    pub model: String,
+    /// What was sent, as JSON.
+    pub sent: String,
+    /// Whether the server was given a schema that it should keep to.
+    pub asked_for_schema: bool,
+    /// Status of the answer.
+    pub status: u32,
+    /// Its body.
+    pub body: Bytes,
+    /// What it cost.
+    pub cost: Amounts,
+    /// When it was sent: milliseconds since 1970.
+    pub sent_ms: i64,
+    /// Milliseconds until its last byte.
+    pub latency_ms: u64,
+    /// Name of the worker.
+    pub worker: String,
+}
+
+/// The columns of a reply.
+#[must_use]
+pub fn reply_schema() -> SchemaRef {
+    let text = |name, nullable| Field::new(name, DataType::Utf8, nullable);
+    let number = |name| Field::new(name, DataType::UInt64, false);
+    with_field_ids(&Schema::new(vec![
+        text("request", false),
+        Field::new("number", DataType::UInt32, false),
+        text("lease", false),
+        text("endpoint", false),
+        text("stage", false),
+        text("model", false),
+        text("sent", false),
+        Field::new("asked_for_schema", DataType::Boolean, false),
+        Field::new("status", DataType::UInt32, false),
+        text("body", true),
+        // Only where the body is no text.
+        Field::new("raw_body", DataType::Binary, true),
+        number("cost_nanos"),
+        number("cost_tokens"),
+        Field::new("sent_ms", DataType::Int64, false),
+        number("latency_ms"),
+        text("worker", false),
+    ]))
+}
+
+impl StoredReply {
+    /// As a Parquet object of one row.
+    ///
+    /// # Errors
+    ///
+    /// Never with values that fit into memory.
+    pub fn encode(&self) -> Result<Bytes, Failure> {
+        let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+        let number = |number: u64| -> ArrayRef { Arc::new(UInt64Array::from(vec![number])) };
+        let small = |number: u32| -> ArrayRef { Arc::new(UInt32Array::from(vec![number])) };
+        let time = |ms: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![ms])) };
+        let body = std::str::from_utf8(&self.body).ok();
+        let raw = body.is_none().then_some(self.body.as_ref());
+        let columns = vec![
+            text(&self.request),
+            small(self.number),
+            text(&self.lease),
+            text(&self.endpoint),
+            text(&self.stage),
+            text(&self.model),
+            text(&self.sent),
+            Arc::new(BooleanArray::from(vec![self.asked_for_schema])),
+            small(self.status),
+            Arc::new(StringArray::from(vec![body])),
+            Arc::new(BinaryArray::from(vec![raw])),
+            number(self.cost.nanos),
+            number(self.cost.tokens),
+            time(self.sent_ms),
+            number(self.latency_ms),
+            text(&self.worker),
+        ];
+        let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
+            let schema = reply_schema();
+            let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                .set_dictionary_enabled(false)
+                .build();
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+            writer.write(&batch)?;
+            writer.into_inner()
+        };
+        let encoded = encode().map_err(|error| {
+            Failure::new(
+                FailureKind::Permanent,
+                format!(
+                    "cannot encode the reply to request {}: {error}",
+                    self.request
+                ),
+            )
+        })?;
+        Ok(encoded.into())
+    }
+
+    fn decode(bytes: Bytes) -> Option<Self> {
+        let mut batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .ok()?
+            .build()
+            .ok()?;
+        let batch = batches.next()?.ok()?;
+        if batch.num_rows() != 1 {
+            return None;
+        }
+        let text = |name: &str| {
+            let column = batch.column_by_name(name)?.as_string_opt::<i32>()?;
+            column.is_valid(0).then(|| column.value(0).to_owned())
+        };
+        let number = |name: &str| {
+            Some(
+                batch
+                    .column_by_name(name)?
+                    .as_primitive_opt::<UInt64Type>()?
+                    .value(0),
+            )
+        };
+        let small = |name: &str| {
+            Some(
+                batch
+                    .column_by_name(name)?
+                    .as_primitive_opt::<UInt32Type>()?
+                    .value(0),
+            )
+        };
+        let raw = batch.column_by_name("raw_body")?.as_binary_opt::<i32>()?;
+        let body = match text("body") {
+            Some(body) => Bytes::from(body),
+            None if raw.is_valid(0) => Bytes::copy_from_slice(raw.value(0)),
+            None => return None,
+        };
+        Some(Self {
+            request: text("request")?,
+            number: small("number")?,
+            lease: text("lease")?,
+            endpoint: text("endpoint")?,
+            stage: text("stage")?,
+            model: text("model")?,
+            sent: text("sent")?,
+            asked_for_schema: batch
+                .column_by_name("asked_for_schema")?
+                .as_boolean_opt()?
+                .value(0),
+            status: small("status")?,
+            body,
+            cost: Amounts {
+                nanos: number("cost_nanos")?,
+                tokens: number("cost_tokens")?,
+                requests: 1,
+            },
+            sent_ms: batch
+                .column_by_name("sent_ms")?
+                .as_primitive_opt::<Int64Type>()?
+                .value(0),
+            latency_ms: number("latency_ms")?,
+            worker: text("worker")?,
+        })
+    }
+}
+
+fn malformed(output: &Output, key: &str) -> OutputError {
+    OutputError::Malformed {
+        uri: output.uri_of(key),
+        expected: "stored reply",
+        message: "it was written by another version, or it is damaged".to_owned(),
+    }
+}
+
+/// The reply to a request, if there is one.
+///
+/// # Errors
+///
+/// Of the store, or if it cannot be read.
+pub async fn reply(output: &Output, request: &str) -> Result<Option<StoredReply>, OutputError> {
+    let key = layout::reply(request);
+    let Some(bytes) = output.get(&key).await? else {
+        return Ok(None);
+    };
+    let reply = StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key))?;
+    Ok(Some(reply))
+}
+
+/// Stores a reply. Should another worker have been faster, its reply counts, for both.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn keep_reply(output: &Output, reply: StoredReply) -> Result<StoredReply, Failure> {
+    let key = layout::reply(&reply.request);
+    match output.create(&key, reply.encode()?).await? {
+        Created::Stored => Ok(reply),
+        Created::Exists(bytes) => {
+            StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key).into())
+        }
+    }
+}
+
+/// Notes that a request is sent; `None` if somebody else has noted the same.
+///
+/// # Errors
+///
+/// Of the store. The note may be there all the same, and then nothing was sent.
+pub async fn note_sent(output: &Output, sent: &SentRequest) -> Result<bool, OutputError> {
+    let key = layout::request(&sent.request, sent.number);
+    let stored = output
+        .create_json(&key, "note of a request", sent.clone())
+        .await?;
+    Ok(stored == *sent)
+}
+
+/// The note of the `number`th sending of a request.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn sent(
+    output: &Output,
+    request: &str,
+    number: u32,
+) -> Result<Option<SentRequest>, OutputError> {
+    let key = layout::request(request, number);
+    output.get_json(&key, "note of a request").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_come_back_as_they_are() {
+        for body in [
+            &b"{\"choices\": []}"[..],
+            b"",
+            b"\xff\xfe not text",
+            "\u{5d0}\u{4e2d}".as_bytes(),
+        ] {
+            let reply = StoredReply {
+                request: "0a".repeat(32),
+                number: 2,
+                lease: "l".to_owned(),
+                endpoint: "e".to_owned(),
+                stage: "s".to_owned(),
+                model: "m".to_owned(),
+                sent: "{}".to_owned(),
+                asked_for_schema: true,
+                status: 200,
+                body: Bytes::from(body.to_vec()),
+                cost: Amounts {
+                    nanos: 12,
+                    tokens: 34,
+                    requests: 1,
+                },
+                sent_ms: 5,
+                latency_ms: 6,
+                worker: "w".to_owned(),
+            };
+            let encoded = reply.encode().expect("it can be encoded");
+            assert_eq!(StoredReply::decode(encoded), Some(reply));
+        }
+        assert_eq!(StoredReply::decode(Bytes::from_static(b"PAR1 no")), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! A second model grades what the first wrote.
+
+use gleaner_generation::Flag;
+use gleaner_generation::checks::judge_disagrees;
+use gleaner_generation::prompt::{JUDGED_PAIRS_MAX, JudgeRequest, Pair, render_judgement};
+use gleaner_generation::reply::parse_judgements;
+use gleaner_schemas::Failure;
+
+use super::asking::Read;
+use super::writing::{Item, Row, Writer};
+use crate::batch_columns::permanent;
+
+impl Writer {
+    /// Has a judge grade what was written for an item, all in one request.
+    pub(super) async fn judge_rows(&self, item: &Item, rows: &mut [Row]) -> Result<(), Failure> {
+        let Some((asker, prompt)) = &self.judge else {
+            return Ok(());
+        };
+        let of_text: Vec<usize> = (0..rows.len())
+            .filter(|&row| rows[row].text.is_some())
+            .collect();
+        let limits = self.limits();
+        for (part, of_text) in of_text.chunks(JUDGED_PAIRS_MAX).enumerate() {
+            let pairs: Vec<Pair<'_>> = of_text
+                .iter()
+                .map(|&row| {
+                    let text = rows[row].text.as_deref().unwrap_or_default();
+                    let is_queries = self.params.purpose.is_queries();
+                    Pair {
+                        query: if is_queries { text } else { &item.text },
+                        document: if is_queries { &item.text } else { text },
+                    }
+                })
+                .collect();
+            let request = JudgeRequest {
+                item_id: &item.id,
+                seed: self.params.seed,
+                pairs: &pairs,
+                scale: &self.scale,
+                limits,
+            };
+            let rendered = render_judgement(prompt, &request);
+            let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
+            let asked = request.asked();
+            let part = u16::try_from(part).unwrap_or(u16::MAX);
+            let told = asker
+                .ask(&rendered, prompt.id(), part, |reply| {
+                    let parsed = parse_judgements(reply, &asked);
+                    Read {
+                        n_parts: parsed.grades.iter().flatten().count(),
+                        value: parsed.grades,
+                        problems: parsed.problems,
+                    }
+                })
+                .await?;
+            let grades = told.value.unwrap_or_default();
+            for (&row, judged) in of_text.iter().zip(grades) {
+                let row = &mut rows[row];
+                row.judged_grade = judged;
+                let disagrees = row
+                    .grade
+                    .is_some_and(|asked| judge_disagrees(asked, judged));
+                row.flags.insert_if(disagrees, Flag::JudgeDisagrees);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! A model that a server computes: the log-likelihoods of a text's tokens, asked for and paid for
+//! like everything that servers are asked.
+
+use std::sync::Arc;
+
+use gleaner_endpoint::{FailureClass, LossDialect, PromptToken};
+use gleaner_schemas::{Failure, FailureKind};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::agreement::predicted;
+use super::model_param::{LogProbabilities, ServedModel};
+use crate::endpoint::access::Endpoints;
+use crate::endpoint::exchange::{Answer, Exchange, NoAnswer};
+
+/// What is asked first, to find out what a server knows. The same for all tasks: its reply is
+/// stored, and paid for once.
+const PROBE: &str = "The quick brown fox jumps over the lazy dog, and two and two is four.";
+
+/// llama-cpp-python, of models that put no token before a text, lists with each token the likelihood
+/// that it has after itself, and leaves out the generated one.
+const OUT_OF_STEP: &str = "it lists other tokens than those of the prompt, so that its \
+     log-probabilities would be taken for those of wrong tokens (llama-cpp-python does so for models \
+     that have no token before a text)";
+
+/// A server's model. Shared by the documents that are under way.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Name of the model in the stage.
+    pub(super) name: String,
+    exchange: Arc<Exchange>,
+    model: Option<String>,
+    log_probabilities: LogProbabilities,
+    /// Sent in front of each text.
+    eos: Option<String>,
+    cancel: CancellationToken,
+    dialect: OnceCell<LossDialect>,
+}
+
+/// What a server tells of a text.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// The predicted tokens.
+    Tokens(Vec<PromptToken>),
+    /// The text does not fit into the model's context, or its reply into an answer.
+    TooLong(String),
+    /// Nothing, for this reason.
+    Nothing(String),
+}
+
+impl Server {
+    pub(super) fn new(
+        name: &str,
+        served: &ServedModel,
+        eos: Option<&str>,
+        endpoints: Endpoints<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            name: name.to_owned(),
+            exchange: endpoints.exchange(&served.endpoint)?,
+            model: served.model.clone(),
+            log_probabilities: served.log_probabilities,
+            eos: eos.map(str::to_owned),
+            cancel: cancel.clone(),
+            dialect: OnceCell::new(),
+        })
+    }
+
+    /// Requests in flight at most.
+    pub(super) fn concurrency(&self) -> usize {
+        self.exchange.concurrency()
+    }
+
+    /// Settles with the budget.
+    pub(super) async fn settle(&self) -> Result<(), Failure> {
+        self.exchange.settle().await
+    }
+
+    /// The predicted tokens of a text.
+    pub(super) async fn ask(&self, text: &str) -> Result<Told, Failure> {
+        let find = || self.find_dialect();
+        let dialect = *self.dialect.get_or_try_init(find).await?;
+        let eos = self.eos.as_deref();
+        let prompt = [eos.unwrap_or_default(), text].concat();
+        let answer = match self.send(dialect, prompt.clone()).await {
+            Ok(answer) => answer,
+            Err(NoAnswer::Task(failure)) => return Err(failure),
+            Err(NoAnswer::Item { class, message }) => {
+                return Ok(match class {
+                    FailureClass::ContextOverflow | FailureClass::TooLarge => {
+                        Told::TooLong(message)
+                    }
+                    _ => Told::Nothing(format!("{class}: {message}")),
+                });
+            }
+        };
+        Ok(match dialect.decode(&answer.stored.body, &prompt) {
+            Ok(tokens) => Told::Tokens(predicted(tokens, eos)),
+            Err(error) => Told::Nothing(format!("{}: {error}", self.place())),
+        })
+    }
+
+    async fn send(&self, dialect: LossDialect, prompt: String) -> Result<Answer, NoAnswer> {
+        let request = dialect.request(prompt, self.model.clone());
+        self.exchange.ask(request, &self.cancel).await
+    }
+
+    /// Whom messages are about.
+    fn place(&self) -> String {
+        let facts = self.exchange.facts();
+        let model = self.model.as_ref().unwrap_or(&facts.model);
+        format!("endpoint {}, model {model}", facts.name)
+    }
+
+    /// The first of the dialects that the server understands.
+    async fn find_dialect(&self) -> Result<LossDialect, Failure> {
+        let dialects = match self.log_probabilities {
+            LogProbabilities::Auto => &LossDialect::ALL[..],
+            LogProbabilities::PromptLogprobs => &[LossDialect::PromptLogprobs],
+            LogProbabilities::Echo => &[LossDialect::Echo],
+        };
+        let mut words = Vec::new();
+        for dialect in dialects {
+            match self.probe(*dialect, PROBE.to_owned()).await? {
+                Ok(n_tokens) => {
+                    self.check_eos(*dialect, n_tokens).await?;
+                    return Ok(*dialect);
+                }
+                Err(reason) => words.push(format!("asked with {dialect}, {reason}")),
+            }
+        }
+        Err(self.failure(&format!(
+            "the server does not tell log-probabilities of prompts: {}; name one that does: vLLM, \
+             SGLang, or llama-cpp-python with `logits_all`",
+            words.join("; ")
+        )))
+    }
+
+    /// The token that is sent in front must be one for the server.
+    async fn check_eos(&self, dialect: LossDialect, n_tokens: usize) -> Result<(), Failure> {
+        let Some(eos) = &self.eos else { return Ok(()) };
+        let found = self.probe(dialect, [eos.as_str(), PROBE].concat()).await?;
+        match found {
+            Ok(with_eos) if with_eos == n_tokens + 1 => Ok(()),
+            Ok(with_eos) => Err(self.failure(&format!(
+                "the server does not take {eos:?} as one token: a text of {n_tokens} tokens has \
+                 {with_eos} behind it; give the `eos` of its model, or none"
+            ))),
+            Err(reason) => Err(self.failure(&format!(
+                "the server does not take {eos:?} in front of a text: {reason}"
+            ))),
+        }
+    }
+
+    /// How many tokens the server counts, or why it tells nothing.
+    async fn probe(
+        &self,
+        dialect: LossDialect,
+        prompt: String,
+    ) -> Result<Result<usize, String>, Failure> {
+        match self.send(dialect, prompt.clone()).await {
+            Ok(answer) => Ok(match dialect.decode(&answer.stored.body, &prompt) {
+                Ok(tokens) if ends_with_probe(&tokens) => Ok(tokens.len()),
+                Ok(_) => Err(OUT_OF_STEP.to_owned()),
+                Err(error) => Err(error.to_string()),
+            }),
+            Err(NoAnswer::Item { class, message }) => Ok(Err(format!("{class}: {message}"))),
+            Err(NoAnswer::Task(failure)) => Err(failure),
+        }
+    }
+
+    fn failure(&self, message: &str) -> Failure {
+        let place = self.place();
+        Failure::new(FailureKind::Endpoint, format!("{place}: {message}"))
+    }
+}
+
+/// Whether the tokens end as the probe does, as far as their texts are told. White space, and the
+/// characters that stand for it, differ from server to server.
+fn ends_with_probe(tokens: &[PromptToken]) -> bool {
+    let graphic = |texts: &mut dyn Iterator<Item = char>| -> String {
+        let graphic = texts.filter(char::is_ascii_graphic);
+        graphic.map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let texts = tokens.iter().filter_map(|token| token.text.as_deref());
+    let shown = graphic(&mut texts.flat_map(str::chars));
+    let words = PROBE.rsplit_once(',').map_or(PROBE, |(_, last)| last);
+    shown.is_empty() || shown.ends_with(&graphic(&mut words.chars()))
+}
