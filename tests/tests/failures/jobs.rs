@@ -5,12 +5,19 @@ use std::fs;
 
 use chrono::{DateTime, FixedOffset, TimeDelta};
 use gleaner_schemas::AttemptRecord;
+use gleaner_tests::cluster::Cluster;
 use gleaner_tests::job::{Job, LONG, SOON};
 use gleaner_tests::program::files;
 
 use super::shared;
 
 type Time = DateTime<FixedOffset>;
+
+/// Workers write down what they have attempted from time to time, and when they end.
+fn write_records(cluster: &mut Cluster<'_>) {
+    cluster.signal_worker(0, "TERM");
+    let _ = cluster.worker_end(0, SOON);
+}
 
 /// When the attempts of an output began, by phase.
 fn begins(job: &Job, output: &str) -> BTreeMap<(String, String), Vec<Time>> {
@@ -48,6 +55,7 @@ fn a_job_of_high_priority_goes_before_one_that_has_begun() {
     assert_eq!(cluster.coordinator_end(LONG), Some(0));
     job.check(&cluster, "out");
     job.check(&cluster, "urgent");
+    write_records(&mut cluster);
     // While tasks of a phase of the urgent job are left, the worker takes no other. What it has in
     // hand it finishes, and it may begin one more before the coordinator has seen its last outcome
     // and offered the next.
@@ -84,6 +92,7 @@ fn two_jobs_of_equal_priority_take_turns() {
     assert_eq!(cluster.coordinator_end(LONG), Some(0));
     job.check(&cluster, "out");
     job.check(&cluster, "other");
+    write_records(&mut cluster);
     let span = |output: &str| -> (Time, Time) {
         let all: Vec<Time> = begins(&job, output).into_values().flatten().collect();
         (*all.iter().min().unwrap(), *all.iter().max().unwrap())

@@ -107,5 +107,6 @@ fn one_creator_wins_on_a_real_store_also_through_breaking_connections() {
         runtime.block_on(race(&output));
         ended.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(proxy.n_connections() > 20, "{}", proxy.n_connections());
+    // Sixteen racers share few connections while none breaks.
+    assert!(proxy.n_connections() > 16, "{}", proxy.n_connections());
 }
