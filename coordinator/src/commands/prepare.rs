@@ -40,7 +40,15 @@ pub fn read_job(arguments: &JobArguments) -> Result<(CheckedJob, PathBuf), RunEr
     let (name, text) = read_text(arguments)?;
     let base_dir = base_dir(&arguments.path)?;
     let source = JobSource { name, text };
-    let job = Job::parse_with(source, &arguments.overrides).map_err(RunError::Job)?;
+    let mut job = Job::parse_with(source, &arguments.overrides).map_err(RunError::Job)?;
+    // What is said of an endpoint must mean the same wherever the worker is.
+    for endpoint in job.file.endpoints.values_mut() {
+        if endpoint.model_directory().is_some()
+            && let Ok(uri) = stores::absolute_uri(&endpoint.url, &base_dir)
+        {
+            endpoint.url = uri;
+        }
+    }
     // `--output` is relative to where the user is, `output:` to the job file.
     let (output, relative_to) = match &arguments.output {
         Some(output) => (output.clone(), current_dir()?),

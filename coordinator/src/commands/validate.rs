@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gleaner_schemas::job::Endpoint;
 use gleaner_storage::{Output, Stores};
 use gleaner_workers::endpoint::access::client;
+use gleaner_workers::endpoint::local::inspect_local;
 use gleaner_workers::entropy::SystemEntropy;
 use serde::Serialize;
 
@@ -66,7 +67,19 @@ pub async fn validate(
 
 /// Whether an endpoint answers, lets the key of this environment in, and has the model.
 async fn ask(name: &str, endpoint: &Endpoint) -> Result<Option<String>, RunError> {
-    let client = client(endpoint, name, 1, Arc::new(SystemEntropy))
+    if let Some(path) = endpoint.model_directory() {
+        let looked_at = tokio::task::spawn_blocking(move || inspect_local(&path)).await;
+        let looked_at = looked_at
+            .map_err(|error| RunError::Internal(format!("looking at a model panicked: {error}")))?;
+        return looked_at.map_err(|message| {
+            RunError::usage(
+                format!("endpoint {name}: {message}"),
+                "name another directory",
+            )
+        });
+    }
+    let url = endpoint.url.trim_end_matches('/').to_owned();
+    let client = client(endpoint, url, name, 1, Arc::new(SystemEntropy))
         .map_err(|message| RunError::usage(message, "set it, here and where workers run"))?;
     let models = client.models().await.map_err(|error| {
         RunError::Unreachable(format!(

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -20,7 +21,8 @@ const CONCURRENCY_MAX: u32 = 4096;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Base URL of an OpenAI-compatible server.
+    /// Base URL of an OpenAI-compatible server; or the local directory of a causal language model,
+    /// relative to the job file, which each worker then serves to itself.
     pub url: String,
     /// Name of the model.
     pub model: String,
@@ -195,6 +197,23 @@ impl JsonSchema for Budget {
 }
 
 impl Endpoint {
+    /// The directory of the model, where the endpoint is no server but a model that each worker
+    /// serves to itself.
+    #[must_use]
+    pub fn model_directory(&self) -> Option<PathBuf> {
+        match self.url.split_once("://") {
+            // A server whose scheme was forgotten: `localhost:8000/v1`.
+            None if self.url.split('/').next()?.contains(':') => None,
+            None => Some(PathBuf::from(&self.url)),
+            Some(("file", path)) => match url::Url::parse(&self.url) {
+                Ok(url) => url.to_file_path().ok(),
+                Err(_) => Some(PathBuf::from(path)),
+            },
+            Some(_) => None,
+        }
+        .filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// What is wrong with an endpoint, as key, message and advice.
     pub(super) fn check(&self, name: &str) -> Vec<(&'static str, String, String)> {
         let mut errors = Vec::new();
@@ -212,10 +231,12 @@ impl Endpoint {
                 "name the environment variable that holds the key: `api_key_env: LLM_API_KEY`",
             ),
             Some(authority) if !authority.is_empty() => {}
+            None if self.model_directory().is_some() => {}
             _ => refuse(
                 "url",
                 format!("{:?} is not the URL of a server", self.url),
-                "write the base URL with its version, for example http://127.0.0.1:8000/v1",
+                "write the base URL with its version, for example http://127.0.0.1:8000/v1, or the \
+                 local directory of a causal language model",
             ),
         }
         if self.model.is_empty() {

@@ -9,6 +9,7 @@ mod budget;
 mod documents;
 mod exports;
 mod kills;
+mod local;
 mod real_server;
 mod requests;
 mod scale;

@@ -27,6 +27,8 @@ pub struct Tokenizer {
     fingerprint: String,
     /// One more than the largest id it can give.
     n_ids: usize,
+    /// Names and ids of control tokens.
+    controls: Vec<(String, u32)>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -66,10 +68,18 @@ impl Tokenizer {
             .map_err(|e| malformed(format!("no tokenizer: {e}")))?;
         let vocabulary = inner.get_vocab(true);
         let n_ids = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        let added = inner.get_added_tokens_decoder();
+        let controls = added.into_iter().filter(|(_, token)| token.special);
+        let mut controls: Vec<_> = controls
+            .map(|(id, token)| (token.content, id))
+            .filter(|(name, _)| !name.is_empty())
+            .collect();
+        controls.sort_unstable();
         Ok(Self {
             inner,
             fingerprint: fingerprint(json),
             n_ids,
+            controls,
         })
     }
 
@@ -138,6 +148,55 @@ impl Tokenizer {
         texts
             .map(|text| self.encode_up_to(text.as_ref(), n_ids_max))
             .collect()
+    }
+
+    /// The ids of a text in which the names of control tokens mean those tokens, such as a chat
+    /// template's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_control_tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while let Some((start, end, id)) = self.first_control_token(rest) {
+            ids.extend(self.encode(&rest[..start])?);
+            ids.push(id);
+            rest = &rest[end..];
+        }
+        ids.extend(self.encode(rest)?);
+        Ok(ids)
+    }
+
+    /// Whether the name of a control token stands in a text.
+    #[must_use]
+    pub fn has_control_token(&self, text: &str) -> bool {
+        self.first_control_token(text).is_some()
+    }
+
+    /// Ids of control tokens, which stand for no text.
+    #[must_use]
+    pub fn control_ids(&self) -> Vec<u32> {
+        self.controls.iter().map(|(_, id)| *id).collect()
+    }
+
+    /// Start, end and id; of several at one place the longest.
+    fn first_control_token(&self, text: &str) -> Option<(usize, usize, u32)> {
+        let found = self.controls.iter().filter_map(|(name, id)| {
+            let start = text.find(name.as_str())?;
+            Some((start, start + name.len(), *id))
+        });
+        found.min_by_key(|&(start, end, _)| (start, std::cmp::Reverse(end)))
+    }
+
+    /// The text of ids; control tokens have none.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer has no such id, or cannot decode.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        let text = self.inner.decode(ids, true);
+        text.map_err(|e| ModelError::input(format!("the ids cannot be decoded: {e}")))
     }
 
     /// The ids of several texts, in parallel on the current rayon pool; the order is kept.

@@ -12,6 +12,7 @@ use gleaner_storage::Output;
 
 use super::clock::Clock;
 use super::exchange::{EndpointFacts, Exchange, ExchangeParts};
+use super::local::{LocalModels, n_at_once};
 use super::purse::{Purse, PurseSettings};
 use super::settings::Settings;
 use super::shared_pace::{Rates, SharedPace};
@@ -41,6 +42,7 @@ pub struct Exchanges {
     /// Those that newer settings have replaced: what they sent is waited for all the same.
     retired: Mutex<Vec<Arc<Exchange>>>,
     under_way: Arc<UnderWay>,
+    local: LocalModels,
 }
 
 impl fmt::Debug for Exchanges {
@@ -61,6 +63,7 @@ impl Exchanges {
             open: Mutex::default(),
             retired: Mutex::default(),
             under_way: Arc::default(),
+            local: LocalModels::default(),
         }
     }
 
@@ -85,7 +88,7 @@ impl Exchanges {
                 return Ok(Arc::clone(exchange));
             }
         }
-        let exchange = Arc::new(self.create(output, identity, &settings)?);
+        let exchange = Arc::new(self.create(output, identity, &settings).await?);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Another slot may have been faster: they must share one.
         let entry = open
@@ -107,7 +110,7 @@ impl Exchanges {
         Arc::clone(entry.or_insert_with(|| Arc::new(Settings::new(output.clone()))))
     }
 
-    fn create(
+    async fn create(
         &self,
         output: &Output,
         identity: &EndpointIdentity,
@@ -129,10 +132,14 @@ impl Exchanges {
                 ))
             })?;
         let hash = endpoint_hash(&identity.url, &identity.model);
-        let concurrency = endpoint.concurrency.unwrap_or(CONCURRENCY);
+        let concurrency = concurrency(endpoint);
         let request_timeout = endpoint.timeouts.total.duration();
         let entropy = Arc::clone(&self.entropy);
-        let client = client(endpoint, &identity.name, concurrency, entropy)
+        let failed = |message: String| {
+            Failure::new(FailureKind::Endpoint, format!("endpoint {name}: {message}"))
+        };
+        let url = self.local.url_of(endpoint).await.map_err(failed)?;
+        let client = client(endpoint, url, &identity.name, concurrency, entropy)
             .map_err(|message| Failure::new(FailureKind::Endpoint, message))?;
         let budget = endpoint.budget.as_ref();
         let purse = PurseSettings {
@@ -202,13 +209,24 @@ impl Exchanges {
     }
 }
 
-/// The client of an endpoint as the job file has it, with the key of this process's environment.
+/// Requests in flight of each worker process. A model of this process is asked for no more than it
+/// writes at a time: what waits in its queue would count as slow.
+fn concurrency(endpoint: &Endpoint) -> u32 {
+    let usual = match endpoint.model_directory() {
+        Some(_) => u32::try_from(n_at_once()).unwrap_or(CONCURRENCY),
+        None => CONCURRENCY,
+    };
+    endpoint.concurrency.unwrap_or(usual)
+}
+
+/// The client of an endpoint as the job file has it, reached at `url`, with the key of this process's environment.
 ///
 /// # Errors
 ///
 /// What is missing or wrong.
 pub fn client(
     endpoint: &Endpoint,
+    url: String,
     name: &str,
     concurrency: u32,
     entropy: Arc<dyn Entropy>,
@@ -228,7 +246,7 @@ pub fn client(
     };
     let config = EndpointConfig {
         name: name.to_owned(),
-        url: endpoint.url.trim_end_matches('/').to_owned(),
+        url,
         model: endpoint.model.clone(),
         api_key,
         dialect: match endpoint.structured_output {

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod clock;
 pub mod exchange;
+pub mod local;
 pub mod lost_requests;
 mod noting;
 pub mod process;
