@@ -39,7 +39,7 @@ use crate::run_error::RunError;
 use crate::splits;
 use look::Look;
 use watch::Watch;
-use work::sum;
+use work::{Reused, sum};
 
 pub use work::Work;
 
@@ -110,8 +110,7 @@ pub enum PhaseEnd {
 #[derive(Debug)]
 pub struct PhaseState {
     ledger: Ledger,
-    n_reused: u64,
-    reused: Work,
+    reused: Reused,
 }
 
 /// The outcome of a phase, and what it took.
@@ -174,34 +173,24 @@ impl Dispatcher<'_> {
         };
         if let Some(earlier) = earlier {
             turns.ledger = turns.ledger.inherit(&earlier.ledger);
-            turns.reused = Some((earlier.n_reused, earlier.reused));
-            self.phase_started(plan, plan_id, earlier.n_reused).await;
+            self.phase_started(plan, plan_id, earlier.reused.count())
+                .await;
+            turns.reused = Some(earlier.reused);
             self.advance(tasks, &turns.ledger.done().collect::<Vec<_>>());
         }
         let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
-        let (n_reused, reused) = turns.reused.unwrap_or_default();
+        let reused = turns.reused.unwrap_or_default();
+        let ledger = turns.ledger;
         let Some(attempts) = attempts else {
-            return Ok(PhaseEnd::Split(PhaseState {
-                ledger: turns.ledger,
-                n_reused,
-                reused,
-            }));
+            return Ok(PhaseEnd::Split(PhaseState { ledger, reused }));
         };
-        let mut work = Work {
-            rows: plan.n_rows.unwrap_or(0).saturating_sub(reused.rows),
-            bytes: plan.bytes.saturating_sub(reused.bytes),
-            seconds: 0.0,
-        };
-        if n_reused < plan.n_tasks {
-            work.seconds = self.started.elapsed().as_secs_f64();
-        }
         let manifest = self
-            .manifest(plan, plan_id, tasks, turns.ledger, attempts)
+            .manifest(plan, plan_id, tasks, ledger, attempts)
             .await?;
         Ok(PhaseEnd::Complete(PhaseOutcome {
+            n_reused: reused.count(),
+            work: reused.work_since(tasks, &manifest),
             manifest,
-            n_reused,
-            work,
         }))
     }
 
@@ -300,8 +289,8 @@ impl Dispatcher<'_> {
         look: &Look,
     ) {
         if turns.reused.is_none() {
+            turns.reused = Some(Reused::of(tasks, &look.news));
             let n_reused = look.news.len() as u64;
-            turns.reused = Some((n_reused, sum(tasks, &look.news)));
             self.phase_started(plan, plan_id, n_reused).await;
         }
         if !look.news.is_empty() || look.has_failures {
@@ -386,9 +375,8 @@ impl Dispatcher<'_> {
     }
 
     fn advance(&self, tasks: &[Task], news: &[usize]) {
-        let work = sum(tasks, news);
-        self.progress
-            .advanced(news.len() as u64, work.rows, work.bytes);
+        let (rows, bytes) = sum(tasks, news);
+        self.progress.advanced(news.len() as u64, rows, bytes);
     }
 
     /// Tells the metrics how far the phase is.
@@ -493,7 +481,7 @@ impl Dispatcher<'_> {
 struct Turns {
     ledger: Ledger,
     /// Tasks that were done before, once that is known.
-    reused: Option<(u64, Work)>,
+    reused: Option<Reused>,
     watch: Watch,
     /// When the queue was asked last, and what it said.
     asked_at: Option<(Instant, gleaner_queue::QueueState)>,
