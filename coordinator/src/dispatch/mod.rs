@@ -176,7 +176,9 @@ impl Dispatcher<'_> {
             self.phase_started(plan, plan_id, earlier.reused.count())
                 .await;
             turns.reused = Some(earlier.reused);
-            self.advance(tasks, &turns.ledger.done().collect::<Vec<_>>());
+            let done: Vec<usize> = turns.ledger.done().collect();
+            let (rows, bytes) = sum(tasks, &done);
+            self.progress.found(done.len() as u64, rows, bytes);
         }
         let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
         let reused = turns.reused.unwrap_or_default();
@@ -288,7 +290,8 @@ impl Dispatcher<'_> {
         turns: &mut Turns,
         look: &Look,
     ) {
-        if turns.reused.is_none() {
+        let is_first = turns.reused.is_none();
+        if is_first {
             turns.reused = Some(Reused::of(tasks, &look.news));
             let n_reused = look.news.len() as u64;
             self.phase_started(plan, plan_id, n_reused).await;
@@ -296,7 +299,13 @@ impl Dispatcher<'_> {
         if !look.news.is_empty() || look.has_failures {
             turns.watch.progressed(Instant::now());
         }
-        self.advance(tasks, &look.news);
+        let (rows, bytes) = sum(tasks, &look.news);
+        let n_tasks = look.news.len() as u64;
+        if is_first {
+            self.progress.found(n_tasks, rows, bytes);
+        } else {
+            self.progress.advanced(n_tasks, rows, bytes);
+        }
         self.measure(plan, &turns.ledger);
     }
 
@@ -372,11 +381,6 @@ impl Dispatcher<'_> {
                 started_at: rfc3339(chrono::Utc::now()),
             })
             .await;
-    }
-
-    fn advance(&self, tasks: &[Task], news: &[usize]) {
-        let (rows, bytes) = sum(tasks, news);
-        self.progress.advanced(news.len() as u64, rows, bytes);
     }
 
     /// Tells the metrics how far the phase is.

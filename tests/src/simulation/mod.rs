@@ -6,6 +6,7 @@
 //! while). Coordinators and workers are killed at any await point and started again.
 
 mod faults;
+mod faulty_queue;
 mod mutant;
 mod tasks;
 mod world;

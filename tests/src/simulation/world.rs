@@ -38,7 +38,8 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::faults::{Faults, FaultyQueue, FaultyStore, StoreClock};
+use super::faults::{Faults, FaultyStore, StoreClock};
+use super::faulty_queue::FaultyQueue;
 use super::mutant::Mutant;
 use super::tasks::{Executor, Phase, large_shards, object, plan, schema, shard, shards};
 
