@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
 use gleaner_tests::plain_job::{JOB, batch, documents, texts, workspace};
 use gleaner_tests::program::Workspace;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// What `run`, `plan` and `validate` all say, with the same exit code.
 fn check(workspace: &Workspace, arguments: &[&str], code: i32, messages: &[&str]) {
@@ -222,7 +222,7 @@ fn rows_that_cannot_be_used_are_told_one_by_one_and_bounded() {
         (&json!(100), &json!(4))
     );
     let places = rows["rejected"].as_array().unwrap().iter();
-    let places: Vec<&Value> = places.map(|row| &row["place"]).collect();
+    let places: Vec<&str> = places.map(|row| row["place"].as_str().unwrap()).collect();
     assert_eq!(
         places,
         [98, 99, 100, 101].map(|line| format!("target.jsonl, line {line}"))

@@ -61,10 +61,8 @@ fn the_readme_shows_what_happens() {
     assert!(first.is_some(), "{by_source}");
     let nats = |part: &str| -> f64 {
         let line = sentences.lines().find(|line| line.contains(part)).unwrap();
-        let value = line
-            .split('|')
-            .filter_map(|cell| cell.trim().parse().ok())
-            .next_back();
+        let cells = line.split(|c: char| c.is_whitespace() || c == '|');
+        let value = cells.filter_map(|cell| cell.parse().ok()).next_back();
         value.unwrap_or_else(|| panic!("{sentences}"))
     };
     assert!(nats("aspirin") > nats("the door"), "{sentences}");

@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use gleaner_storage::layout;
 use object_store::memory::InMemory;

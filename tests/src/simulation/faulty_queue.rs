@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use futures::stream::TryStreamExt as _;
 use gleaner_queue::{Delivery, MemoryQueue, QueueError, QueueState, Receipt, TaskQueue};
 use gleaner_schemas::{Route, RunId, TaskId, TaskMessage};
