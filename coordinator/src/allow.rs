@@ -61,7 +61,33 @@ pub fn check_phase(
     Ok(())
 }
 
-fn exceeds(limit: &Limit, count: u64, total: u64) -> bool {
+/// Whether no more rows of a dataset are rejected than the job allows. `told` are the first of
+/// them, a line each.
+///
+/// # Errors
+///
+/// [`RunError::Quarantined`] with these rows and the setting that would allow them.
+pub fn check_dataset(
+    allow: &Allow,
+    name: &str,
+    n_rejected: u64,
+    n_rows: u64,
+    told: &str,
+) -> Result<(), RunError> {
+    if !exceeds(&allow.rejected_rows, n_rejected, n_rows) {
+        return Ok(());
+    }
+    Err(RunError::Quarantined {
+        message: format!(
+            "dataset {name}: {n_rejected} of {n_rows} rows cannot be used, the job allows \
+             {}:{told}\nmend these rows, exclude them (`datasets: {{{name}: {{where: ...}}}}`), or \
+             raise `allow: {{rejected_rows: ...}}`",
+            allow.rejected_rows
+        ),
+    })
+}
+
+pub(crate) fn exceeds(limit: &Limit, count: u64, total: u64) -> bool {
     match limit {
         Limit::Count(allowed) => count > *allowed,
         Limit::Share(share) => count > share.floor_of(total),

@@ -91,6 +91,7 @@ pub async fn load(
         .map_err(|error| {
             let help = match error {
                 ReadError::Store { .. } => UNREADABLE_HELP,
+                ReadError::NotListable { .. } => NOT_LISTABLE_HELP,
                 _ => PATHS_HELP,
             };
             read_error(&error, |message| at("paths", message, help))
@@ -191,6 +192,8 @@ fn check_predicate(predicate: &str, schemas: &[(&str, &Schema)]) -> Result<(), S
 }
 
 const PATHS_HELP: &str = "relative paths start from the folder of the job file";
+const NOT_LISTABLE_HELP: &str =
+    "patterns work on local disks and on s3://, gs:// and az://; or copy the files there";
 const UNREADABLE_HELP: &str = "is it there, and are you allowed to read it?";
 const PREDICATE_HELP: &str =
     "write SQL that is true for the rows to keep, such as `where: \"lang = 'en'\"`";

@@ -11,6 +11,7 @@ pub mod broker;
 pub mod checked_job;
 pub mod cli;
 pub mod commands;
+pub mod datasets;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod driver;

@@ -145,7 +145,9 @@ impl InputFile {
         }
     }
 
-    fn n_rows(&self) -> Option<u64> {
+    /// Its rows, where they are known.
+    #[must_use]
+    pub fn n_rows(&self) -> Option<u64> {
         match &self.row_groups {
             Some(row_groups) => Some(row_groups.iter().map(|row_group| row_group.n_rows).sum()),
             None => self.n_rows,

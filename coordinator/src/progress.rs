@@ -26,6 +26,10 @@ pub trait Progress: Debug + Send + Sync {
         n_rows: Option<u64>,
         bytes: u64,
     );
+    /// So much of the phase was there before it began: it counts as done, and not as speed.
+    fn found(&self, n_tasks: u64, n_rows: u64, bytes: u64) {
+        self.advanced(n_tasks, n_rows, bytes);
+    }
     /// So much more of the phase is done.
     fn advanced(&self, n_tasks: u64, n_rows: u64, bytes: u64);
     /// The phase is over.
@@ -112,7 +116,13 @@ impl Phase {
             (0, None) => String::new(),
             (done, None) => format!(" · {} rows", count(done)),
         };
-        format!("{}/{} tasks{rows}", self.tasks.0, self.tasks.1)
+        format!(
+            "{}/{} tasks{rows} · {} of {}",
+            self.tasks.0,
+            self.tasks.1,
+            bytes(self.bytes.0),
+            bytes(self.bytes.1)
+        )
     }
 }
 
@@ -162,6 +172,13 @@ impl Progress for Bars {
         *lock(&self.phase) = (phase, Some(bar));
     }
 
+    fn found(&self, n_tasks: u64, n_rows: u64, bytes: u64) {
+        self.advanced(n_tasks, n_rows, bytes);
+        if let (_, Some(bar)) = &*lock(&self.phase) {
+            bar.reset_eta();
+        }
+    }
+
     fn advanced(&self, n_tasks: u64, n_rows: u64, bytes: u64) {
         let mut current = lock(&self.phase);
         current.0.advance(n_tasks, n_rows, bytes);
@@ -191,6 +208,8 @@ pub struct Lines {
 struct LineState {
     writer: Box<dyn Write + Send>,
     phase: Phase,
+    /// Bytes that were there before the phase began.
+    found_bytes: u64,
     started_at: Instant,
     written_at: Instant,
 }
@@ -213,6 +232,7 @@ impl Lines {
             state: Mutex::new(LineState {
                 writer,
                 phase: Phase::default(),
+                found_bytes: 0,
                 started_at: now,
                 written_at: now,
             }),
@@ -238,6 +258,7 @@ impl Progress for Lines {
     ) {
         let mut state = lock(&self.state);
         state.phase = Phase::new(stage, phase, n_tasks, n_rows, bytes);
+        state.found_bytes = 0;
         state.started_at = Instant::now();
         let rows = n_rows.map_or_else(String::new, |n_rows| format!(", {} rows", count(n_rows)));
         let line = format!(
@@ -246,6 +267,11 @@ impl Progress for Lines {
             self::bytes(bytes)
         );
         state.write(&line);
+    }
+
+    fn found(&self, n_tasks: u64, n_rows: u64, bytes: u64) {
+        lock(&self.state).found_bytes += bytes;
+        self.advanced(n_tasks, n_rows, bytes);
     }
 
     fn advanced(&self, n_tasks: u64, n_rows: u64, bytes: u64) {
@@ -260,7 +286,8 @@ impl Progress for Lines {
     fn phase_finished(&self, _: &str, _: &str) {
         let mut state = lock(&self.state);
         let elapsed = state.started_at.elapsed();
-        let rate = state.phase.bytes.0 as f64 / elapsed.as_secs_f64().max(1e-3);
+        let read = state.phase.bytes.0.saturating_sub(state.found_bytes);
+        let rate = read as f64 / elapsed.as_secs_f64().max(1e-3);
         let line = format!(
             "{}: done, {} in {} ({}/s)",
             state.phase.name,
@@ -417,8 +444,32 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert_eq!(lines[0], "weights/score: 3 tasks, 300 rows, 4.0 KiB");
-        assert!(lines[1].starts_with("weights/score: done, 3/3 tasks · 300/300 rows in "));
+        let done = "weights/score: done, 3/3 tasks · 300/300 rows · 3.0 KiB of 4.0 KiB in ";
+        assert!(lines[1].starts_with(done), "{}", lines[1]);
         assert_eq!(lines[2], "that was it");
+    }
+
+    #[test]
+    fn lines_on_the_way_tell_how_much_there_is_and_what_was_there_is_no_speed() {
+        let written = Shared::default();
+        let lines = Lines::new(Box::new(written.clone()), Duration::ZERO);
+        lines.phase_started("weights", "score", 3, Some(300), 3072);
+        lines.found(2, 200, 2048);
+        lines.advanced(1, 100, 1024);
+        assert_eq!(lock(&lines.state).found_bytes, 2048);
+        // Without footers nobody knows the rows.
+        lines.phase_started("weights", "count-raw", 2, None, 2048);
+        lines.advanced(1, 0, 1024);
+        assert_eq!(lock(&lines.state).found_bytes, 0);
+        let text = String::from_utf8(lock(&written.0).clone()).unwrap();
+        let expected = [
+            "weights/score: 3 tasks, 300 rows, 3.0 KiB",
+            "weights/score: 2/3 tasks · 200/300 rows · 2.0 KiB of 3.0 KiB",
+            "weights/score: 3/3 tasks · 300/300 rows · 3.0 KiB of 3.0 KiB",
+            "weights/count-raw: 2 tasks, 2.0 KiB",
+            "weights/count-raw: 1/2 tasks · 1.0 KiB of 2.0 KiB",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

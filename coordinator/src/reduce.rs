@@ -3,7 +3,7 @@
 //! A reduce is a function of the pinned objects, so coordinators that race compute the same
 //! bytes; the first stored result is what all of them go on with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -125,11 +125,13 @@ impl Reducer<'_> {
             files,
         };
         let key = layout::reduce(&stage_name, &phase_name, &id);
-        retrying(self.shutdown, || {
+        let stored = retrying(self.shutdown, || {
             self.output
                 .create_json(&key, "result of a reduce", result.clone())
         })
-        .await
+        .await?;
+        remove_lost(self.output, &result, &stored).await;
+        Ok(stored)
     }
 
     /// Stores the files of a language model side by side. Their folder is named by what is in
@@ -202,6 +204,18 @@ impl Reducer<'_> {
         };
         let file = put_table(self.output, self.entropy, self.shutdown, &folder, id, bytes).await?;
         Ok(TableFile { rows, ..file })
+    }
+}
+
+/// Removes the tables of a result that came second: nobody names them, and the one result that
+/// might have done so cannot be stored any more.
+pub(crate) async fn remove_lost(output: &Output, own: &ReduceResult, stored: &ReduceResult) {
+    let stays: BTreeSet<&str> = stored.tables.values().map(|it| it.path.as_str()).collect();
+    let lost = own.tables.values().map(|file| file.path.as_str());
+    for path in lost.filter(|path| !stays.contains(path)) {
+        if let Err(error) = output.delete(path).await {
+            tracing::warn!(%error, path, "cannot remove a table that came second; a later run will");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::driver::{Driver, Mode};
 use crate::inputs::InputSet;
-use crate::reduce::put_table;
+use crate::reduce::{put_table, remove_lost};
 use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::sql::{self, CORPUS, Session, SqlError};
@@ -44,6 +44,8 @@ pub struct QueryTable {
     pub files: Vec<TableFile>,
     /// The stored result.
     pub result: ReduceResult,
+    /// Whether the query ran just now.
+    pub is_new: bool,
 }
 
 /// Checks the queries of a job against the tables that the stages before them will have.
@@ -78,17 +80,20 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         driver.output.get_json(&key, "result of a query")
     })
     .await?;
+    let is_new = stored.is_none();
     let result = match stored {
         Some(result) => result,
         None if driver.mode == Mode::Plan => return Ok(None),
         None => {
             let computed = compute(driver, query, &id).await?;
-            retrying(shutdown, || {
+            let stored = retrying(shutdown, || {
                 driver
                     .output
                     .create_json(&key, "result of a query", computed.clone())
             })
-            .await?
+            .await?;
+            remove_lost(driver.output, &computed, &stored).await;
+            stored
         }
     };
     let files: Vec<TableFile> = result.tables.values().cloned().collect();
@@ -97,6 +102,7 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         schema,
         files,
         result,
+        is_new,
     }))
 }
 

@@ -1,4 +1,5 @@
-//! Keeps `gleaner gc` and runs that begin while it removes objects out of each other's way.
+//! Keeps who removes objects (`gleaner gc`, and runs that have ended, [`crate::losers`]) and runs that
+//! begin meanwhile out of each other's way.
 //!
 //! A run that begins may pin an attempt that nobody has named before: the very one that `gc` is
 //! about to remove. So each tells the other first and looks second:
@@ -113,7 +114,10 @@ pub async fn await_none(
             return Ok(());
         }
         if !told {
-            progress.note("`gleaner gc` removes objects of this output; waiting for its end");
+            progress.note(
+                "objects of this output are being removed (by `gleaner gc`, or at the end of \
+                 another run); waiting for its end",
+            );
             told = true;
         }
         tokio::select! {

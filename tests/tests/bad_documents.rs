@@ -1,7 +1,7 @@
 //! Documents that nothing can be said about, or more than was asked: each row comes out with its
 //! reason, and where a method has no answer, that is an error and never a number.
 
-use gleaner_tests::corpus::{jsonl, write_columns, write_parquet};
+use gleaner_tests::corpus::{write_columns, write_parquet};
 use gleaner_tests::plain_job::{
     self, JOB, batch, documents, lanes, part, statuses, texts, workspace,
 };
@@ -74,38 +74,20 @@ fn a_null_text_is_a_rejected_row_with_its_reason() {
     assert_eq!(chosen[0]["n"], 0);
 }
 
+/// Targets without a token are found before anything runs (`bad_datasets`).
 #[test]
-fn a_target_with_nothing_to_learn_from_is_an_error() {
+fn a_corpus_with_nothing_to_learn_from_is_an_error() {
     let workspace = workspace(1);
-    let check = |target: &str, message: &str| {
-        workspace.write("target.jsonl", target);
-        // A pseudo-count would make a number of it, of no meaning.
-        for more in ["0.0", "0.5"] {
-            let set = format!("stages.weights.target_pseudo_count={more}");
-            let ended = workspace.run(&["--set", &set]).expect(2).says(message);
-            let _ = ended.says("are `paths`, `columns: {text: ...}` and `where` what you meant?");
-        }
-    };
-    let empty = "the target `target` is empty: it has no document with a text";
-    check("", empty);
-    check("{\"text\": null}\n{\"text\": null}\n", empty);
-    check(
-        "{\"text\": \" \"}\n{\"text\": \"\"}\n",
-        "the target `target` has no usable token in 2 documents",
-    );
-    // Nothing left by `where`.
-    workspace.write("target.jsonl", jsonl(&documents(6)));
-    let job = JOB.replace("[target.jsonl]", "[target.jsonl], where: \"id = 'nobody'\"");
-    workspace.write("job.yaml", job);
-    let _ = workspace.run(&[]).expect(2).says(empty);
-    // The corpus, too, must have a token.
-    workspace.write("job.yaml", JOB);
     let columns = [("id", texts(&[Some("a")])), ("text", texts(&[Some(" ")]))];
     write_columns(&part(&workspace, 0), &batch(columns), 4);
-    let _ = workspace
-        .run(&[])
-        .expect(2)
-        .says("the corpus has no usable token; are `paths`");
+    // A pseudo-count would make a number of it, of no meaning.
+    for more in ["0.0", "0.5"] {
+        let set = format!("stages.weights.target_pseudo_count={more}");
+        let _ = workspace
+            .run(&["--set", &set])
+            .expect(2)
+            .says("the corpus has no usable token; are `paths`");
+    }
     assert!(!workspace.path().join("out/manifest.json").exists());
 }
 

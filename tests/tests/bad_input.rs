@@ -54,6 +54,30 @@ fn no_file_matches() {
         .says("corpus/notes.txt has no known ending: expected .parquet, .jsonl");
 }
 
+/// Nobody is asked: a web server could not tell.
+#[test]
+fn patterns_and_folders_over_http_are_refused_with_what_to_do() {
+    let workspace = workspace(1);
+    for (path, what) in [
+        ("http://127.0.0.1:9/c/*.parquet", "is a pattern"),
+        ("https://127.0.0.1:9/c/part-{0,1}.parquet", "is a pattern"),
+        ("https://127.0.0.1:9/c/", "is a folder"),
+    ] {
+        let job = JOB.replace("[target.jsonl]", &format!("['{path}']"));
+        workspace.write("job.yaml", job);
+        for command in ["run", "plan", "validate"] {
+            let _ = workspace
+                .gleaner(&[command, "job.yaml"])
+                .expect(2)
+                .says(&format!(
+                    "job.yaml:4:28: {path} {what}, and over HTTP nothing can be listed: name each \
+                     file by its whole URL, one entry of `paths` each"
+                ))
+                .says("help: patterns work on local disks and on s3://, gs:// and az://");
+        }
+    }
+}
+
 /// Garbage, and files of which the end or all is missing.
 #[test]
 fn files_that_are_no_parquet_are_quarantined_and_the_rest_goes_on() {

@@ -233,6 +233,31 @@ fn status_tells_how_far_an_output_is() {
     }
 }
 
+/// Rows and bytes are known from footers before anything is read.
+#[test]
+fn progress_is_told_in_lines_with_denominators_where_there_is_no_terminal() {
+    let (workspace, _) = small::workspace();
+    let ended = workspace
+        .run(&["--set", "corpus.paths=[corpus/*.parquet]"])
+        .expect(0);
+    let rows = (FILES - 1) * PER_FILE;
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let line = |start: &str| {
+        let found = lines.iter().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start:?} is not in\n{}", ended.stderr))
+    };
+    for phase in ["weights/count-raw", "weights/score"] {
+        let begin = line(&format!("{phase}: "));
+        let (_, begin) = begin.split_once(": ").unwrap();
+        let (tasks, bytes) = begin.split_once(&format!(" tasks, {rows} rows, ")).unwrap();
+        let expected = format!(
+            "{phase}: done, {tasks}/{tasks} tasks · {rows}/{rows} rows · {bytes} of {bytes} in "
+        );
+        let _ = line(&expected);
+    }
+    assert!(!ended.stderr.contains('\x1b') && !ended.stderr.contains('\r'));
+}
+
 #[test]
 fn events_of_a_run_are_lines_of_json_that_add_up() {
     let (workspace, documents) = small::workspace();

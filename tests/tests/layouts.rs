@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringViewBuilder};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, StringViewBuilder};
 use gleaner_tests::corpus::{
     health_documents, jsonl, sample_documents, write_columns, write_parquet,
 };
@@ -242,4 +242,71 @@ fn a_row_group_larger_than_the_memory_is_streamed() {
             (&row["again"], &row["n"])
         );
     }
+}
+
+/// Slots of two workers, a corpus of fifty times the budget of one (of both, in the long tests) whose
+/// rows are nearly all in one row group, and a model that is fitted on it.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_below_the_budgets_of_the_slots_on_a_corpus_of_fifty() {
+    const MEMORY: u64 = 64 << 20;
+    const SLOTS: u64 = 2;
+    const ON_TOP: u64 = 300 << 20;
+    const TEXT_BYTES: u32 = 50_000;
+    let is_long = std::env::var_os("GLEANER_LONG_TESTS").is_some();
+    let bytes = if is_long { 100 * MEMORY } else { 50 * MEMORY };
+    let rows = (bytes / u64::from(TEXT_BYTES)) as u32;
+    let workspace = workspace("[corpus/*]");
+    write_row_group(&workspace, "corpus/huge.parquet", rows, TEXT_BYTES);
+    for idx in 0..4 {
+        write_row_group(
+            &workspace,
+            &format!("corpus/{idx}.parquet"),
+            200,
+            TEXT_BYTES,
+        );
+    }
+    let mut arguments = vec!["run", "job.yaml", "--workers", "2", "--set", "memory=64MiB"];
+    if !is_long {
+        // A fit reads less: row groups by a hash, until there are enough.
+        arguments.extend(["--set", "stages.weights.buckets=100"]);
+    }
+    let peak = gleaner_tests::memory::peak(workspace.path(), &arguments);
+    println!("{} MiB for {} MiB of text", peak >> 20, bytes >> 20);
+    assert!(peak < MEMORY * SLOTS + ON_TOP, "{} MiB", peak >> 20);
+    let counts =
+        workspace.sql("SELECT count(*) AS n, count(DISTINCT input_file) AS files FROM weights");
+    assert_eq!(counts, [json!({"n": rows + 800, "files": 5})]);
+}
+
+/// What is known of a row group before it is read is a few bytes, and row groups are no tasks.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_of_very_many_row_groups_is_planned_within_bounds() {
+    const ROW_GROUPS: usize = 50_000;
+    const ON_TOP: u64 = 200 << 20;
+    let workspace = workspace("[many.parquet]");
+    let texts: StringArray = (0..ROW_GROUPS)
+        .map(|row| Some(format!("the patient {row} was given aspirin daily")))
+        .collect();
+    let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+    write_columns(&workspace.path().join("many.parquet"), &batch, 1);
+    write_columns(&workspace.path().join("few.parquet"), &batch, ROW_GROUPS);
+    let plan = |more: &[&str]| {
+        let arguments = [&["plan", "job.yaml"], more].concat();
+        let peak = gleaner_tests::memory::peak(workspace.path(), &arguments);
+        let json = [&arguments[..], &["--json"]].concat();
+        let report = workspace.gleaner(&json).expect(0).events().remove(0);
+        (peak, report)
+    };
+    let (usual, _) = plan(&["--set", "corpus.paths=[few.parquet]"]);
+    let (peak, report) = plan(&[]);
+    println!("{} MiB, {} MiB with one row group", peak >> 20, usual >> 20);
+    assert!(peak - usual < ON_TOP, "{} MiB more", (peak - usual) >> 20);
+    assert_eq!(report["inputs"][0]["n_rows"], ROW_GROUPS);
+    // The target is counted; the corpus is counted and scored.
+    assert_eq!(report["stages"][0]["n_tasks"], 3);
+    let (_, report) = plan(&["--set", "task_bytes=64KiB"]);
+    let n_tasks = number(&report["stages"][0], "n_tasks");
+    assert!((20..400).contains(&n_tasks), "{n_tasks}");
 }

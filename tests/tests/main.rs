@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod amqp;
+mod bad_datasets;
 mod bad_documents;
 mod bad_input;
 mod bad_job;
@@ -22,6 +23,8 @@ mod language_models_server;
 mod layouts;
 mod memory;
 mod observability;
+mod page_checksums;
+mod prompt;
 mod queries;
 mod reading;
 mod reports;
@@ -31,6 +34,7 @@ mod selection;
 mod simulation;
 mod sql_paths;
 mod stores;
+mod two_runs;
 mod unreachable;
 mod upkeep;
 mod usage;

@@ -96,6 +96,48 @@ fn it_is_the_same_for_any_workers_splits_orders_and_file_layouts() {
     assert!(first.intersection(&other).count() < 290);
 }
 
+/// Ids stand in the corpus, so that files may be called anything and come in any order.
+#[test]
+fn names_and_order_of_files_workers_and_tasks_say_nothing() {
+    let documents: Vec<Document> = example_documents().into_iter().take(960).collect();
+    let select = "method: resample, temperature: 50, tokens: 60000, seed: 3, materialize: true, \
+                  group_by: source";
+    let names = [
+        ["a", "b", "c", "d", "e", "f", "g", "h"],
+        ["g", "0", "zz", "A", "m-1", "part", "c", "x y"],
+    ];
+    let mut expected: Option<Vec<Value>> = None;
+    for names in names {
+        let workspace = workspace(&documents[..1], 1, 1);
+        std::fs::remove_dir_all(workspace.path().join("corpus")).unwrap();
+        for (name, documents) in names.iter().zip(documents.chunks(120)) {
+            let path = workspace.path().join(format!("corpus/{name}.parquet"));
+            write_parquet(&path, documents, 15);
+        }
+        workspace.write("job.yaml", job(select, ""));
+        for (workers, task_bytes) in [
+            ("1", "256MiB"),
+            ("8", "256MiB"),
+            ("1", "40KiB"),
+            ("8", "40KiB"),
+        ] {
+            let output = format!("out-{workers}-{task_bytes}");
+            let set = format!("task_bytes={task_bytes}");
+            let arguments = ["--workers", workers, "--set", &set, "--output", &output];
+            let _ = workspace.run(&arguments).expect(0);
+            let rows = workspace.sql_of(
+                &output,
+                "SELECT doc_id, score, key, source, md5(text) AS text FROM chosen ORDER BY doc_id",
+            );
+            assert!(rows.len() > 50, "{}", rows.len());
+            match &expected {
+                None => expected = Some(rows),
+                Some(expected) => assert_eq!(*expected, rows, "{names:?} {output}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn budgets_take_the_longest_prefix_that_fits_and_ties_go_by_id() {
     let mut documents: Vec<Document> = example_documents().into_iter().take(400).collect();

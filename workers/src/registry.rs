@@ -2,24 +2,17 @@
 
 use gleaner_schemas::job::{Job, JobError, nearest};
 
-use crate::graded_documents::GradedDocumentsKind;
-use crate::importance_weights::ImportanceWeightsKind;
-use crate::loss_reduction::LossReductionKind;
-use crate::query::QueryKind;
-use crate::select::SelectKind;
 use crate::stage::StageKind;
-use crate::synthetic_queries::SyntheticQueriesKind;
-use crate::train_language_model::TrainLanguageModelKind;
 
-/// All kinds.
-pub const KINDS: &[&'static dyn StageKind] = &[
-    &ImportanceWeightsKind,
-    &SelectKind,
-    &QueryKind,
-    &TrainLanguageModelKind,
-    &LossReductionKind,
-    &SyntheticQueriesKind,
-    &GradedDocumentsKind,
+/// All kinds. A further one has a line here, and one among the modules of the crate.
+pub const KINDS: &[&dyn StageKind] = &[
+    &crate::importance_weights::ImportanceWeightsKind,
+    &crate::select::SelectKind,
+    &crate::query::QueryKind,
+    &crate::train_language_model::TrainLanguageModelKind,
+    &crate::loss_reduction::LossReductionKind,
+    &crate::synthetic_queries::SyntheticQueriesKind,
+    &crate::graded_documents::GradedDocumentsKind,
 ];
 
 /// The kind of that name.
@@ -74,6 +67,31 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), KINDS.len());
         assert_eq!(params_schemas().len(), KINDS.len());
+    }
+
+    /// Who adds a folder and forgets its line is told here, and not by users.
+    #[test]
+    fn every_folder_with_a_kind_is_in_the_list() {
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut n_kinds = 0;
+        for entry in std::fs::read_dir(source).unwrap() {
+            let folder = entry.unwrap().path();
+            let Ok(text) = std::fs::read_to_string(folder.join("mod.rs")) else {
+                continue;
+            };
+            if let Some((_, rest)) = text.split_once("impl StageKind for ") {
+                let kind = rest.split_whitespace().next().unwrap();
+                let line = format!("::{kind},");
+                let list = include_str!("registry.rs");
+                assert!(
+                    list.contains(&line),
+                    "{} is not in the list",
+                    folder.display()
+                );
+                n_kinds += 1;
+            }
+        }
+        assert_eq!(n_kinds, KINDS.len());
     }
 
     #[test]

@@ -141,8 +141,10 @@ pub trait Stage: Debug + Send + Sync {
 pub enum Need {
     /// The job's corpus.
     Corpus,
-    /// An entry of `datasets`.
+    /// An entry of `datasets`, whose rows have a text.
     Dataset(String),
+    /// An entry of `datasets`, whose rows have a text and a source: a pair of texts.
+    Pairs(String),
     /// An earlier stage of the job.
     Stage(String),
     /// A stage of another output, as `<output>/<stage>`.

@@ -1,4 +1,4 @@
-//! Which runs may still be going on, as `gleaner gc` must know.
+//! Which runs may still be going on, as who removes objects must know.
 //!
 //! All times are the store's: machines that run coordinators have clocks of their own.
 
@@ -14,9 +14,9 @@ const KILLED_AFTER_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// The runs of an output, by what their journals tell.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     /// When each was announced.
-    pub(super) started_ms: BTreeMap<RunId, i64>,
+    pub(crate) started_ms: BTreeMap<RunId, i64>,
     ended: BTreeSet<RunId>,
     /// When something of each was last written.
     heard_ms: BTreeMap<RunId, i64>,
@@ -28,7 +28,7 @@ impl Runs {
     /// # Errors
     ///
     /// Of the store.
-    pub(super) async fn read(output: &Output) -> Result<Self, OutputError> {
+    pub(crate) async fn read(output: &Output) -> Result<Self, OutputError> {
         let mut objects = output.list(layout::RUNS).await?;
         objects.extend(output.list(layout::FAILURES).await?);
         Ok(Self::of(&objects))
@@ -56,7 +56,7 @@ impl Runs {
     }
 
     /// The run that was announced last; several, where the store's clock tells no difference.
-    pub(super) fn newest(&self) -> BTreeSet<RunId> {
+    pub(crate) fn newest(&self) -> BTreeSet<RunId> {
         let newest_ms = self.started_ms.values().max();
         let starts = self.started_ms.iter();
         let newest = starts.filter(|(_, at)| Some(*at) == newest_ms);
@@ -64,7 +64,7 @@ impl Runs {
     }
 
     /// Runs that may be going on.
-    pub(super) fn alive(&self) -> impl Iterator<Item = &RunId> {
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &RunId> {
         let now_ms = self.heard_ms.values().max().copied().unwrap_or(i64::MIN);
         self.started_ms.keys().filter(move |run| {
             let heard_ms = self.heard_ms.get(*run).copied().unwrap_or(i64::MIN);
@@ -75,7 +75,7 @@ impl Runs {
     /// Since when objects may be a part of what `run` goes on with: since the first run was
     /// announced after the last publication before it. `published_ms` are the times of all
     /// versions.
-    pub(super) fn works_with_since(&self, run: &RunId, published_ms: &[i64]) -> i64 {
+    pub(crate) fn works_with_since(&self, run: &RunId, published_ms: &[i64]) -> i64 {
         let started = self.started_ms.get(run).copied().unwrap_or(i64::MIN);
         let before = published_ms.iter().filter(|at| **at < started).max();
         let before = before.copied().unwrap_or(i64::MIN);

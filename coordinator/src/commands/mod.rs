@@ -6,7 +6,7 @@ pub mod endpoint_status;
 pub mod explain;
 pub mod export;
 pub mod gc;
-mod gc_runs;
+pub(crate) mod gc_runs;
 pub mod init;
 pub mod opened;
 pub mod plan;

@@ -23,6 +23,7 @@ use crate::broker::BrokerArguments;
 use crate::checked_job::CheckedStage;
 use crate::commands::prepare::{self, JobArguments};
 use crate::commands::validate::render_inputs;
+use crate::datasets::DatasetRows;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::journal::Journal;
 use crate::progress::{Silent, bytes, count};
@@ -58,6 +59,8 @@ pub struct InputReport {
     pub bytes: u64,
     /// Files that cannot be read, with the reason.
     pub unreadable: BTreeMap<String, String>,
+    /// Of a dataset: what was found in its rows.
+    pub checked: Option<DatasetRows>,
     /// Which columns are id, text and source.
     pub columns: gleaner_schemas::DocumentColumns,
 }
@@ -273,6 +276,11 @@ pub(crate) fn input_reports(inputs: &JobInputs) -> Vec<InputReport> {
             n_rows: set.n_rows(),
             bytes: set.bytes(),
             unreadable: set.unreadable.clone(),
+            checked: inputs
+                .dataset_rows
+                .get(name)
+                .filter(|_| !std::ptr::eq(set, &inputs.corpus))
+                .cloned(),
             columns: set.columns.clone(),
         })
         .collect()

@@ -14,6 +14,7 @@ use gleaner_workers::stage::Need;
 use serde_json::Value;
 
 use crate::checked_job::{self, CheckedJob};
+use crate::datasets::{self, DatasetRows};
 use crate::driver::JobInputs;
 use crate::inputs::{self, InputSet};
 use crate::run_error::RunError;
@@ -117,22 +118,13 @@ pub async fn load_inputs(
 ) -> Result<JobInputs, RunError> {
     let job = &checked.job;
     let corpus = inputs::load(stores, job, base_dir, "corpus", &job.file.corpus).await?;
-    let mut datasets = BTreeMap::new();
+    let (datasets, dataset_rows) = load_datasets(stores, checked, base_dir).await?;
     let mut others = BTreeMap::new();
     let mut models: BTreeMap<String, InspectedModel> = BTreeMap::new();
     for stage in &checked.stages {
         for need in stage.stage.needs() {
             match need {
-                Need::Corpus | Need::Stage(_) => {}
-                Need::Dataset(name) => {
-                    let Some(spec) = job.file.datasets.get(&name) else {
-                        continue;
-                    };
-                    if let Entry::Vacant(entry) = datasets.entry(name) {
-                        let path = format!("datasets.{}", entry.key());
-                        entry.insert(inputs::load(stores, job, base_dir, &path, spec).await?);
-                    }
-                }
+                Need::Corpus | Need::Stage(_) | Need::Dataset(_) | Need::Pairs(_) => {}
                 Need::Model(text) => {
                     if let Entry::Vacant(entry) = models.entry(text) {
                         let found = model(stores, job, base_dir, &stage.name, entry.key()).await?;
@@ -151,11 +143,45 @@ pub async fn load_inputs(
     Ok(JobInputs {
         corpus,
         datasets,
+        dataset_rows,
         models: models.map(|(text, model)| (text, model.facts)).collect(),
         forecasts,
         others,
         published: output.latest_version().await?,
     })
+}
+
+type Datasets = (BTreeMap<String, InputSet>, BTreeMap<String, DatasetRows>);
+
+/// The datasets that stages need, with what their rows are worth.
+async fn load_datasets(
+    stores: &Stores,
+    checked: &CheckedJob,
+    base_dir: &Path,
+) -> Result<Datasets, RunError> {
+    let job = &checked.job;
+    let mut needed: BTreeMap<String, bool> = BTreeMap::new();
+    for need in checked.stages.iter().flat_map(|stage| stage.stage.needs()) {
+        match need {
+            Need::Dataset(name) => _ = needed.entry(name).or_default(),
+            Need::Pairs(name) => _ = needed.insert(name, true),
+            _ => {}
+        }
+    }
+    let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
+    let (mut datasets, mut dataset_rows) = Datasets::default();
+    for (name, has_pairs) in needed {
+        let Some(spec) = job.file.datasets.get(&name) else {
+            continue;
+        };
+        let path = format!("datasets.{name}");
+        let mut set = inputs::load(stores, job, base_dir, &path, spec).await?;
+        let rows = datasets::read(&io, job, &path, &mut set, has_pairs).await?;
+        datasets::check(job, &name, &set, &rows)?;
+        dataset_rows.insert(name.clone(), rows);
+        datasets.insert(name, set);
+    }
+    Ok((datasets, dataset_rows))
 }
 
 /// What stages foresee, each knowing of those before it.

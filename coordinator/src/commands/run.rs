@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 use crate::broker::{BrokerArguments, Queues, Waiting};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
+use crate::datasets::DatasetRows;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
@@ -69,6 +70,8 @@ pub struct RunReport {
     pub stages: Vec<(String, FinishedStage)>,
     /// Corpus files whose footer cannot be read.
     pub unreadable: BTreeMap<String, String>,
+    /// What was found in the rows of datasets.
+    pub datasets: BTreeMap<String, DatasetRows>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -242,8 +245,21 @@ pub async fn coordinate(
         })
         .await;
     let mut report = ended?;
+    let entropy = environment.entropy.as_ref();
+    match losers::remove(&output, &run, &report.stages, entropy).await {
+        Ok(0) => {}
+        Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
+        }
+    }
     report.elapsed = started.elapsed();
     Ok(report)
+}
+
+fn dataset_notes(inputs: &JobInputs) -> Vec<String> {
+    let rows = inputs.dataset_rows.iter();
+    rows.filter_map(|(name, rows)| rows.note(name)).collect()
 }
 
 async fn run_stages(
@@ -257,6 +273,15 @@ async fn run_stages(
             .environment
             .progress
             .note(&format!("cannot read {file}: {reason}"));
+    }
+    for (name, set) in &inputs.datasets {
+        for (file, reason) in &set.unreadable {
+            let message = format!("dataset {name}: cannot read {file}: {reason}");
+            driver.environment.progress.note(&message);
+        }
+    }
+    for note in dataset_notes(inputs) {
+        driver.environment.progress.note(&note);
     }
     for note in inputs.forecasts.values().flat_map(|it| &it.notes) {
         driver.environment.progress.note(note);
@@ -294,13 +319,6 @@ async fn run_stages(
     if let Err(error) = driver.output.remove_staged(started.elapsed()).await {
         tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
     }
-    match losers::remove(driver.output, run, &stages).await {
-        Ok(0) => {}
-        Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
-        Err(error) => {
-            tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
-        }
-    }
     let order = driver.job.stages.iter();
     Ok(RunReport {
         io: driver.io.clone(),
@@ -310,6 +328,7 @@ async fn run_stages(
             .filter_map(|checked| stages.remove_entry(&checked.name))
             .collect(),
         unreadable: inputs.corpus.unreadable.clone(),
+        datasets: inputs.dataset_rows.clone(),
         elapsed: Duration::ZERO,
     })
 }

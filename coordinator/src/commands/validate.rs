@@ -136,5 +136,9 @@ pub(crate) fn render_inputs(text: &mut String, inputs: &[InputReport]) {
         for (file, reason) in &input.unreadable {
             let _ = writeln!(text, "            cannot read {file}: {reason}");
         }
+        let note = input.checked.as_ref().and_then(|it| it.note(&input.name));
+        for line in note.iter().flat_map(|note| note.lines()) {
+            let _ = writeln!(text, "            {line}");
+        }
     }
 }

@@ -39,7 +39,7 @@ use crate::run_error::RunError;
 use crate::splits;
 use look::Look;
 use watch::Watch;
-use work::sum;
+use work::{Reused, sum};
 
 pub use work::Work;
 
@@ -110,8 +110,7 @@ pub enum PhaseEnd {
 #[derive(Debug)]
 pub struct PhaseState {
     ledger: Ledger,
-    n_reused: u64,
-    reused: Work,
+    reused: Reused,
 }
 
 /// The outcome of a phase, and what it took.
@@ -174,34 +173,26 @@ impl Dispatcher<'_> {
         };
         if let Some(earlier) = earlier {
             turns.ledger = turns.ledger.inherit(&earlier.ledger);
-            turns.reused = Some((earlier.n_reused, earlier.reused));
-            self.phase_started(plan, plan_id, earlier.n_reused).await;
-            self.advance(tasks, &turns.ledger.done().collect::<Vec<_>>());
+            self.phase_started(plan, plan_id, earlier.reused.count())
+                .await;
+            turns.reused = Some(earlier.reused);
+            let done: Vec<usize> = turns.ledger.done().collect();
+            let (rows, bytes) = sum(tasks, &done);
+            self.progress.found(done.len() as u64, rows, bytes);
         }
         let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
-        let (n_reused, reused) = turns.reused.unwrap_or_default();
+        let reused = turns.reused.unwrap_or_default();
+        let ledger = turns.ledger;
         let Some(attempts) = attempts else {
-            return Ok(PhaseEnd::Split(PhaseState {
-                ledger: turns.ledger,
-                n_reused,
-                reused,
-            }));
+            return Ok(PhaseEnd::Split(PhaseState { ledger, reused }));
         };
-        let mut work = Work {
-            rows: plan.n_rows.unwrap_or(0).saturating_sub(reused.rows),
-            bytes: plan.bytes.saturating_sub(reused.bytes),
-            seconds: 0.0,
-        };
-        if n_reused < plan.n_tasks {
-            work.seconds = self.started.elapsed().as_secs_f64();
-        }
         let manifest = self
-            .manifest(plan, plan_id, tasks, turns.ledger, attempts)
+            .manifest(plan, plan_id, tasks, ledger, attempts)
             .await?;
         Ok(PhaseEnd::Complete(PhaseOutcome {
+            n_reused: reused.count(),
+            work: reused.work_since(tasks, &manifest),
             manifest,
-            n_reused,
-            work,
         }))
     }
 
@@ -299,15 +290,22 @@ impl Dispatcher<'_> {
         turns: &mut Turns,
         look: &Look,
     ) {
-        if turns.reused.is_none() {
+        let is_first = turns.reused.is_none();
+        if is_first {
+            turns.reused = Some(Reused::of(tasks, &look.news));
             let n_reused = look.news.len() as u64;
-            turns.reused = Some((n_reused, sum(tasks, &look.news)));
             self.phase_started(plan, plan_id, n_reused).await;
         }
         if !look.news.is_empty() || look.has_failures {
             turns.watch.progressed(Instant::now());
         }
-        self.advance(tasks, &look.news);
+        let (rows, bytes) = sum(tasks, &look.news);
+        let n_tasks = look.news.len() as u64;
+        if is_first {
+            self.progress.found(n_tasks, rows, bytes);
+        } else {
+            self.progress.advanced(n_tasks, rows, bytes);
+        }
         self.measure(plan, &turns.ledger);
     }
 
@@ -383,12 +381,6 @@ impl Dispatcher<'_> {
                 started_at: rfc3339(chrono::Utc::now()),
             })
             .await;
-    }
-
-    fn advance(&self, tasks: &[Task], news: &[usize]) {
-        let work = sum(tasks, news);
-        self.progress
-            .advanced(news.len() as u64, work.rows, work.bytes);
     }
 
     /// Tells the metrics how far the phase is.
@@ -493,7 +485,7 @@ impl Dispatcher<'_> {
 struct Turns {
     ledger: Ledger,
     /// Tasks that were done before, once that is known.
-    reused: Option<(u64, Work)>,
+    reused: Option<Reused>,
     watch: Watch,
     /// When the queue was asked last, and what it said.
     asked_at: Option<(Instant, gleaner_queue::QueueState)>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gleaner_schemas::{PhasePlan, Route, Shard, SideInput, Task};
+use gleaner_schemas::{PhaseManifest, PhasePlan, Resource, Route, Shard, SideInput, Task};
 use gleaner_storage::layout;
 use gleaner_workers::stage::{DocumentSource, MapPhase, PhaseInput, SideTable};
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use super::{Driver, FinishedStage, Mode, OpenPhase, StageEnd, StageProgress};
 use crate::allow;
 use crate::checked_job::CheckedStage;
+use crate::datasets::DatasetRows;
 use crate::dispatch::{Dispatcher, PhaseEnd, PhaseState, stored_manifest};
 use crate::phase_input;
 use crate::planner;
@@ -80,6 +81,7 @@ impl Driver<'_> {
                         PhaseEnd::Complete(outcome) => {
                             progress.reuse.n_reused += outcome.n_reused;
                             progress.work += outcome.work;
+                            progress.is_computed |= outcome.n_reused < plan.n_tasks;
                             outcome.manifest
                         }
                         // Each split makes shards smaller, so that this ends.
@@ -97,6 +99,7 @@ impl Driver<'_> {
                 plan.n_tasks,
                 phase.is_table,
             )?;
+            self.check_dataset(checked, &phase, &manifest)?;
             let manifest = Arc::new(manifest);
             progress
                 .folders
@@ -107,6 +110,30 @@ impl Driver<'_> {
             progress.maps.insert(phase.name, manifest);
             return Ok(None);
         }
+    }
+
+    /// Whether a phase that reads a dataset found no more rows that cannot be used than the job
+    /// allows. What servers' replies are worth is no matter of the dataset.
+    fn check_dataset(
+        &self,
+        checked: &CheckedStage,
+        phase: &MapPhase,
+        manifest: &PhaseManifest,
+    ) -> Result<(), RunError> {
+        let PhaseInput::Documents {
+            from: DocumentSource::Dataset(name),
+            ..
+        } = &phase.input
+        else {
+            return Ok(());
+        };
+        if phase.is_table || checked.stage.resource_of(&phase.name) == Resource::Network {
+            return Ok(());
+        }
+        let rows = self.inputs.dataset_rows.get(name);
+        let told = rows.map_or_else(String::new, DatasetRows::told);
+        let (rejected, rows_in) = (manifest.lanes.rejected, manifest.lanes.rows_in);
+        allow::check_dataset(&self.job.job.file.allow, name, rejected, rows_in, &told)
     }
 
     fn dispatcher(&self, checked: &CheckedStage, phase: &str, started: Instant) -> Dispatcher<'_> {

@@ -29,8 +29,10 @@ use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{Completed, CompletedStage, Outcome, OutcomeTable, ReducePhase, Step};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::checked_job::{CheckedJob, CheckedStage};
+use crate::datasets::DatasetRows;
 use crate::dispatch::Work;
 use crate::inputs::InputSet;
 use crate::journal::Journal;
@@ -73,6 +75,8 @@ pub struct JobInputs {
     pub corpus: InputSet,
     /// Datasets by name.
     pub datasets: BTreeMap<String, InputSet>,
+    /// What was found in their rows.
+    pub dataset_rows: BTreeMap<String, DatasetRows>,
     /// Directories of language models, by the text that names them.
     pub models: BTreeMap<String, ModelFacts>,
     /// What stages foresee, by name.
@@ -160,6 +164,8 @@ pub struct Driver<'a> {
 
 #[derive(Default)]
 struct StageProgress {
+    /// Whether this run did anything for the stage.
+    is_computed: bool,
     maps: BTreeMap<String, Arc<PhaseManifest>>,
     reduces: BTreeMap<String, ReduceResult>,
     folders: Vec<(String, Arc<PhaseManifest>)>,
@@ -191,6 +197,7 @@ impl Driver<'_> {
             .map(|(need, (_, version))| (need.clone(), version.clone()))
             .collect();
         let mut progress = StageProgress::default();
+        let started = Instant::now();
         for _ in 0..STEPS_MAX {
             if self.environment.shutdown.is_draining() {
                 return Err(RunError::Interrupted);
@@ -224,10 +231,14 @@ impl Driver<'_> {
                     let Some(table) = sql_stage::run(self, &query).await? else {
                         return Ok(StageEnd::Reduce("query".to_owned(), progress.reuse));
                     };
+                    progress.is_computed |= table.is_new;
                     progress.reduces.insert("query".to_owned(), table.result);
                     progress.sql = Some((table.schema, table.files));
                 }
                 Step::Done(outcome) => {
+                    if progress.is_computed {
+                        progress.work.seconds = started.elapsed().as_secs_f64();
+                    }
                     let finished = self.finish(checked, outcome, progress).await?;
                     return Ok(StageEnd::Finished(Box::new(finished)));
                 }
@@ -268,7 +279,10 @@ impl Driver<'_> {
         let result = match (reducer.stored(&planned, checked.kind).await?, self.mode) {
             (Some(result), _) => result,
             (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.reuse))),
-            (None, Mode::Run) => reducer.run(planned, checked.kind, &checked.stage).await?,
+            (None, Mode::Run) => {
+                progress.is_computed = true;
+                reducer.run(planned, checked.kind, &checked.stage).await?
+            }
         };
         progress.reduces.insert(name, result);
         Ok(None)

@@ -5,6 +5,7 @@ use gleaner_schemas::{
     ContentHash, Fingerprint, Lanes, PhaseManifest, PinnedAttempt, PlanId, Reuse,
 };
 use gleaner_storage::{Stores, layout};
+use gleaner_workers::entropy::SystemEntropy;
 use gleaner_workers::stage::CompletedStage;
 use object_store::memory::InMemory;
 use serde_json::json;
@@ -74,26 +75,54 @@ impl World {
         manifest
     }
 
+    /// A table of a reduce.
+    fn table(&self, nonce: u32) -> TableFile {
+        TableFile {
+            path: self.path(nonce),
+            rows: 1,
+            bytes: 4,
+            checksum: ContentHash::of(b"rows"),
+            task: Some(self.task.clone()),
+            lanes: Lanes::default(),
+            inputs: Vec::new(),
+        }
+    }
+
     /// What is left when run 1 has removed what it may by this manifest.
     async fn left_after(&self, manifest: &PhaseManifest) -> Vec<u32> {
-        let finished = FinishedStage {
+        let manifests = vec![(STAGE.to_owned(), Arc::new(manifest.clone()))];
+        let finished = self.finished(BTreeMap::new(), manifests);
+        self.left_of(finished).await
+    }
+
+    fn finished(
+        &self,
+        tables: BTreeMap<String, Vec<TableFile>>,
+        manifests: Vec<(String, Arc<PhaseManifest>)>,
+    ) -> FinishedStage {
+        FinishedStage {
             completed: CompletedStage {
                 kind: "query".to_owned(),
                 params: json!({}),
                 schema: Arc::new(Schema::empty()),
                 facts: BTreeMap::new(),
-                tables: BTreeMap::new(),
+                tables,
                 lanes: Lanes::default(),
             },
             quarantined: Vec::new(),
             reuse: Reuse::default(),
             work: Work::default(),
             notes: Vec::new(),
-            manifests: vec![(STAGE.to_owned(), Arc::new(manifest.clone()))],
+            manifests,
             table: None,
-        };
-        let stages = BTreeMap::from([(STAGE.to_owned(), finished)]);
-        remove(&self.output, &RunId::new(1), &stages).await.unwrap();
+        }
+    }
+
+    async fn left_of(&self, finished: FinishedStage) -> Vec<u32> {
+        let stages = [(STAGE.to_owned(), finished)];
+        let removed = remove(&self.output, &RunId::new(1), &stages, &SystemEntropy).await;
+        removed.unwrap();
+        assert!(self.output.list(layout::SWEEPS).await.unwrap().is_empty());
         let attempts = self.output.attempts(STAGE).await.unwrap();
         let left = attempts.into_values().flatten();
         let nonces = left.map(|it| (1..10).find(|nonce| Self::attempt(*nonce) == it.attempt));
@@ -102,11 +131,47 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_lost_is_removed_and_what_came_too_late_stays() {
+async fn what_lost_and_what_came_too_late_is_removed() {
     let world = World::new(&[2, 3, 4]).await;
     let manifest = world.pin(1, 3).await;
-    // A coordinator that is about to start would pin the smaller one.
+    assert_eq!(world.left_after(&manifest).await, [3]);
+}
+
+#[tokio::test]
+async fn what_came_too_late_stays_while_a_run_goes_on_that_may_choose_it() {
+    let world = World::new(&[2, 3]).await;
+    world.event(2, layout::RUN_STARTED).await;
+    let manifest = world.pin(1, 3).await;
     assert_eq!(world.left_after(&manifest).await, [2, 3]);
+    // It did.
+    world.pin(2, 2).await;
+    world.event(2, layout::RUN_ENDED).await;
+    assert_eq!(world.left_after(&manifest).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn the_last_of_two_runs_that_end_removes_what_both_left() {
+    let world = World::new(&[2, 3, 4]).await;
+    world.event(2, layout::RUN_STARTED).await;
+    let manifest = world.pin(1, 3).await;
+    world.event(1, layout::RUN_ENDED).await;
+    assert_eq!(world.left_after(&manifest).await, [2, 3, 4]);
+    world.event(2, layout::RUN_ENDED).await;
+    assert_eq!(world.left_after(&manifest).await, [3]);
+}
+
+/// A coordinator was killed between its table and its result; which of the two is above the other
+/// says nothing.
+#[tokio::test]
+async fn of_the_tables_of_a_reduce_the_named_one_is_left() {
+    for named in [2, 3, 4] {
+        let world = World::new(&[2, 3, 4]).await;
+        let finished = world.finished(
+            BTreeMap::from([(STAGE.to_owned(), vec![world.table(named)])]),
+            Vec::new(),
+        );
+        assert_eq!(world.left_of(finished).await, [named]);
+    }
 }
 
 #[tokio::test]

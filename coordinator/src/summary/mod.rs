@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::commands::run::RunReport;
+use crate::datasets::DatasetRows;
 use crate::dispatch::Work;
 use crate::run_error::RunError;
 use crate::sql::Session;
@@ -48,6 +49,9 @@ pub struct Summary {
     pub corpus: (u64, u64),
     /// Files of the corpus that cannot be read, with the reason.
     pub unreadable: BTreeMap<String, String>,
+    /// What was found in the rows of datasets, where some of them cannot be used.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<String, DatasetRows>,
     /// Stages in order.
     pub stages: Vec<StageSummary>,
 }
@@ -61,8 +65,9 @@ pub struct StageSummary {
     pub kind: String,
     /// Rows of its table.
     pub rows: u64,
-    /// Where input rows ended up.
-    pub lanes: Lanes,
+    /// Where input rows ended up; a query has no rows of its own to account for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Lanes>,
     /// Tasks that were given up.
     pub n_quarantined: u64,
     /// Those of them whose rows nobody could count: they are in no lane.
@@ -105,7 +110,7 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             name: name.clone(),
             kind: completed.kind.clone(),
             rows: version.tables.get(name).map_or(0, |table| table.rows),
-            lanes: completed.lanes,
+            lanes: (completed.kind != "query").then_some(completed.lanes),
             n_quarantined: finished.quarantined.len() as u64,
             n_uncounted: finished
                 .quarantined
@@ -157,6 +162,12 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             version.corpus.iter().map(|file| file.bytes).sum(),
         ),
         unreadable: report.unreadable.clone(),
+        datasets: report
+            .datasets
+            .iter()
+            .filter(|(_, rows)| rows.n_rejected > 0)
+            .map(|(name, rows)| (name.clone(), rows.clone()))
+            .collect(),
         stages,
     })
 }

@@ -38,6 +38,17 @@ impl Summary {
         for (file, reason) in &self.unreadable {
             let _ = writeln!(text, "  {} {file}: {reason}", paint.red("cannot read"));
         }
+        for (name, rows) in &self.datasets {
+            let note = rows.note(name).unwrap_or_default();
+            for (idx, line) in note.lines().enumerate() {
+                let head = if idx == 0 {
+                    paint.yellow("note: ")
+                } else {
+                    String::new()
+                };
+                let _ = writeln!(text, "  {head}{line}");
+            }
+        }
         for stage in &self.stages {
             self.stage(&mut text, stage, paint, width);
         }
@@ -92,7 +103,10 @@ fn relative(path: &str) -> &str {
 }
 
 fn lanes(stage: &StageSummary, paint: Paint) -> String {
-    let lanes = &stage.lanes;
+    let Some(lanes) = &stage.lanes else {
+        let rows = paint.green(&stage.rows.to_string());
+        return format!("{rows} row{} out", if stage.rows == 1 { "" } else { "s" });
+    };
     let is_selection = stage.kind == "select";
     let (ok, ineligible) = if is_selection {
         ("chosen", "not chosen")
@@ -125,28 +139,29 @@ fn lanes(stage: &StageSummary, paint: Paint) -> String {
 }
 
 fn work(stage: &StageSummary) -> String {
-    let reuse = &stage.reuse;
+    let (reuse, work) = (&stage.reuse, &stage.work);
+    let elapsed = duration(Duration::from_secs_f64(work.seconds));
     if reuse.n_tasks == 0 {
-        return format!("{} rows written", stage.rows);
+        return match work.seconds > 0.0 {
+            true => format!("computed in {elapsed}"),
+            false => "reused".to_owned(),
+        };
     }
     let mut text = match reuse.n_reused {
         0 => format!("{} tasks", reuse.n_tasks),
         n if n == reuse.n_tasks => format!("all {n} tasks reused"),
         n => format!("{} tasks, {n} of them reused", reuse.n_tasks),
     };
-    let work = &stage.work;
     if work.seconds > 0.0 {
         let per_second = |n: u64| (n as f64 / work.seconds) as u64;
         let _ = write!(
             text,
-            " · {} read in {} · {}/s",
+            " · {} rows and {} read in {elapsed} · {} rows/s, {}/s",
+            count(work.rows),
             bytes(work.bytes),
-            duration(Duration::from_secs_f64(work.seconds)),
+            count(per_second(work.rows)),
             bytes(per_second(work.bytes)),
         );
-        if work.rows > 0 {
-            let _ = write!(text, ", {} rows/s", count(per_second(work.rows)));
-        }
     }
     text
 }

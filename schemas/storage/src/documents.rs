@@ -150,6 +150,16 @@ impl DocumentReader {
         }
     }
 
+    /// The line that the `idx`-th row of the last batch is, counted from 1; `None` for formats that
+    /// have no lines. Rows do not tell it: blank lines are none.
+    #[must_use]
+    pub fn line_number(&self, idx: usize) -> Option<u64> {
+        match &self.inner {
+            Inner::Parquet(_) => None,
+            Inner::Jsonl(reader) => reader.line_number(idx),
+        }
+    }
+
     /// Rows that the predicate has excluded so far.
     #[must_use]
     pub fn rows_excluded(&self) -> u64 {

@@ -28,6 +28,7 @@ pub(crate) struct Lines {
     source: SourceFile,
     line_bytes_max: u64,
     next_row: u64,
+    n_lines: u64,
 }
 
 /// A line, or how long it was if it was too long to keep.
@@ -55,7 +56,13 @@ impl Lines {
             source: source.clone(),
             line_bytes_max,
             next_row: 0,
+            n_lines: 0,
         })
+    }
+
+    /// The number of the line that came last among all lines, counted from 1.
+    pub(crate) fn line_number(&self) -> u64 {
+        self.n_lines
     }
 
     /// The next line with its number among the lines that are not blank.
@@ -70,6 +77,7 @@ impl Lines {
                 self.file.check_unchanged()?;
                 return Ok(None);
             }
+            self.n_lines += 1;
             let mut line = Line::Bytes(Vec::new());
             if n_read as u64 > self.line_bytes_max && bytes.last() != Some(&b'\n') {
                 line = Line::TooLong(n_read as u64 + self.skip_line()?);
@@ -123,11 +131,21 @@ pub(crate) struct JsonlDocuments {
     predicate: Option<(Arc<dyn RowPredicate>, SchemaRef)>,
     limits: BatchLimits,
     rows_excluded: u64,
+    /// Of the rows of the last batch.
+    line_numbers: Vec<u64>,
+}
+
+/// A line with its places in the file.
+struct Placed {
+    row: u64,
+    line_number: u64,
+    line: Line,
 }
 
 /// A line as a document.
 struct Parsed {
     row: u64,
+    line_number: u64,
     /// Whether it has columns.
     is_object: bool,
     id: Option<String>,
@@ -180,6 +198,7 @@ impl JsonlDocuments {
             predicate,
             limits,
             rows_excluded: 0,
+            line_numbers: Vec::new(),
         })
     }
 
@@ -187,11 +206,18 @@ impl JsonlDocuments {
         self.rows_excluded
     }
 
+    /// The number of the line that the `idx`-th row of the last batch is, counted from 1.
+    pub(crate) fn line_number(&self, idx: usize) -> Option<u64> {
+        self.line_numbers.get(idx).copied()
+    }
+
     pub(crate) fn next_documents(&mut self) -> Result<Option<RawDocuments>, Failure> {
         loop {
             let (lines, is_end) = self.next_lines()?;
             let documents = self.filter(lines)?;
             if !documents.is_empty() {
+                let numbers = documents.iter().map(|document| document.line_number);
+                self.line_numbers = numbers.collect();
                 return Ok(Some(self.arrays(documents)));
             }
             if is_end {
@@ -200,7 +226,7 @@ impl JsonlDocuments {
         }
     }
 
-    fn next_lines(&mut self) -> Result<(Vec<(u64, Line)>, bool), Failure> {
+    fn next_lines(&mut self) -> Result<(Vec<Placed>, bool), Failure> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
         while lines.len() < BATCH_ROWS_MAX && bytes < self.limits.batch_bytes {
             let next = self
@@ -213,19 +239,23 @@ impl JsonlDocuments {
             if let Line::Bytes(line) = &line {
                 bytes += line.len() as u64;
             }
-            lines.push((row, line));
+            lines.push(Placed {
+                row,
+                line_number: self.lines.line_number(),
+                line,
+            });
         }
         Ok((lines, false))
     }
 
     /// Parses lines, without those that the predicate excludes. A line that is no JSON object, or
     /// whose values are not of the columns' types, has nothing to exclude it by: it is rejected.
-    fn filter(&mut self, lines: Vec<(u64, Line)>) -> Result<Vec<Parsed>, Failure> {
+    fn filter(&mut self, lines: Vec<Placed>) -> Result<Vec<Parsed>, Failure> {
         let mut documents = Vec::with_capacity(lines.len());
         let mut candidates = Vec::new();
-        for (row, line) in lines {
-            let parsed = self.parse(row, &line);
-            if let (Some(_), Line::Bytes(bytes)) = (&self.predicate, line)
+        for placed in lines {
+            let parsed = self.parse(&placed);
+            if let (Some(_), Line::Bytes(bytes)) = (&self.predicate, placed.line)
                 && parsed.is_object
             {
                 candidates.push((documents.len(), bytes));
@@ -265,9 +295,16 @@ impl JsonlDocuments {
         Ok(documents.into_iter().flatten().collect())
     }
 
-    fn parse(&self, row: u64, line: &Line) -> Parsed {
+    fn parse(&self, placed: &Placed) -> Parsed {
+        let Placed {
+            row,
+            line_number,
+            line,
+        } = placed;
+        let (row, line_number) = (*row, *line_number);
         let rejected = |reason: String| Parsed {
             row,
+            line_number,
             is_object: false,
             id: None,
             text: None,
@@ -307,6 +344,7 @@ impl JsonlDocuments {
         };
         Parsed {
             row,
+            line_number,
             is_object: true,
             id,
             text,

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use crate::read_error::ReadError;
+use crate::redact::redact;
 use crate::store_error::is_missing;
 use crate::stores::{Stores, absolute_path, check_no_secret, file_uri, is_uri, object_uri};
 
@@ -137,10 +138,7 @@ impl<'a> Pattern<'a> {
             .as_deref()
             .is_some_and(|authority| authority.starts_with("http"));
         if is_http && has_wildcard {
-            return Err(ReadError::uri(
-                self.text,
-                "over HTTP nothing can be listed; name each file".to_owned(),
-            ));
+            return Err(self.not_listable("is a pattern"));
         }
         if has_wildcard {
             return self.glob().await;
@@ -156,7 +154,17 @@ impl<'a> Pattern<'a> {
                 Err(error) => return Err(ReadError::store(self.text, error)),
             }
         }
+        if is_http {
+            return Err(self.not_listable("is a folder"));
+        }
         self.folder_files().await
+    }
+
+    fn not_listable(&self, what: &'static str) -> ReadError {
+        ReadError::NotListable {
+            text: redact(self.text),
+            what,
+        }
     }
 
     fn local_meta(&self, location: &Path) -> Option<std::fs::Metadata> {

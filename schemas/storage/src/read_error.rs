@@ -34,6 +34,17 @@ pub enum ReadError {
         /// The folder that was listed.
         folder: String,
     },
+    /// A pattern or a folder on a web server, which tells nobody what files it has.
+    #[error(
+        "{text} {what}, and over HTTP nothing can be listed: name each file by its whole URL, one \
+         entry of `paths` each"
+    )]
+    NotListable {
+        /// The pattern.
+        text: String,
+        /// Why it would have to be listed.
+        what: &'static str,
+    },
     /// A file whose format cannot be told.
     #[error("{name} has no known ending: expected .parquet, .jsonl, .jsonl.gz or .jsonl.zst")]
     Format {

@@ -6,6 +6,7 @@
 //! while). Coordinators and workers are killed at any await point and started again.
 
 mod faults;
+mod faulty_queue;
 mod mutant;
 mod tasks;
 mod world;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use gleaner_schemas::{AttemptId, PhaseManifest, PinnedAttempt, PlanId, Task, TaskId, Version};
+use gleaner_schemas::{PhaseManifest, PlanId, Task, TaskId, Version};
 use gleaner_storage::{Output, layout};
 
 use world::{Corpus, World};
@@ -292,16 +293,9 @@ async fn check_newest(world: &World, output: &Output, newest: &Version) {
     // While a task is given up, another run may be about to pin any attempt that is there.
     if given_up.is_empty() {
         let elsewhere = named_elsewhere(output).await;
-        let smallest = smallest_pinned(output).await;
         let stray: Vec<_> = listed
             .difference(&named)
             .filter(|path| !elsewhere.contains(**path))
-            // What came after the task was pinned and sorts before it may be the one that a
-            // coordinator pins which is about to start.
-            .filter(|path| {
-                let (task, attempt) = layout::parse_attempt(path).unwrap();
-                smallest.get(&task).is_none_or(|named| attempt > *named)
-            })
             .collect();
         assert!(
             stray.is_empty(),
@@ -329,22 +323,6 @@ async fn named_elsewhere(output: &Output) -> BTreeSet<String> {
         named.extend(files.map(|file| file.path));
     }
     named
-}
-
-/// The smallest attempt of each task that the manifest of a complete phase names.
-async fn smallest_pinned(output: &Output) -> BTreeMap<TaskId, AttemptId> {
-    let mut smallest: BTreeMap<TaskId, AttemptId> = BTreeMap::new();
-    for object in output.list("_gleaner/manifests").await.unwrap() {
-        let manifest = output.phase_manifest(&object.path).await.unwrap();
-        let manifest = manifest.unwrap();
-        if manifest.quarantined.is_empty() {
-            for PinnedAttempt { task, attempt, .. } in manifest.attempts {
-                let known = smallest.entry(task).or_insert_with(|| attempt.clone());
-                *known = attempt.min(known.clone());
-            }
-        }
-    }
-    smallest
 }
 
 /// Every manifest names objects that are there, and at most one manifest of a plan is complete.

@@ -18,6 +18,7 @@ use gleaner_coordinator::publish;
 use gleaner_coordinator::retry::retrying;
 use gleaner_coordinator::run_error::RunError;
 use gleaner_coordinator::splits;
+use gleaner_coordinator::sweep;
 use gleaner_queue::TaskQueue;
 use gleaner_schemas::job::{Job, JobSource};
 use gleaner_schemas::{
@@ -37,7 +38,8 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::faults::{Faults, FaultyQueue, FaultyStore, StoreClock};
+use super::faults::{Faults, FaultyStore, StoreClock};
+use super::faulty_queue::FaultyQueue;
 use super::mutant::Mutant;
 use super::tasks::{Executor, Phase, large_shards, object, plan, schema, shard, shards};
 
@@ -242,6 +244,8 @@ impl World {
                 pid: 0,
             })
             .await?;
+        let start = layout::run_event(&run, layout::RUN_STARTED);
+        sweep::await_none(&output, &start, &Shutdown::new(), &Silent).await?;
         let ended = self.run_stage(corpus, &output, &run, &journal).await;
         journal
             .ended(&RunEnded {
@@ -251,7 +255,11 @@ impl World {
                 ended_at: String::new(),
             })
             .await;
-        ended
+        let (is_done, stages) = ended?;
+        // A run whose losers cannot be removed leaves them to the next one.
+        let entropy = self.entropy();
+        let _ = losers::remove(&output, &run, &stages, entropy.as_ref()).await;
+        Ok(is_done)
     }
 
     async fn run_stage(
@@ -260,7 +268,7 @@ impl World {
         output: &Output,
         run: &RunId,
         journal: &Journal,
-    ) -> Result<bool, RunError> {
+    ) -> Result<(bool, Vec<(String, FinishedStage)>), RunError> {
         let shutdown = Shutdown::new();
         let entropy = self.entropy();
         let stores = self.stores(2);
@@ -289,7 +297,7 @@ impl World {
                 .iter()
                 .all(|given_up| is_poison(&given_up.task));
             if !are_poisoned && manifest.phase == "inner" {
-                return Ok(false);
+                return Ok((false, Vec::new()));
             }
             manifests.push((plan.folder.clone(), Arc::new(manifest)));
         }
@@ -314,9 +322,7 @@ impl World {
             now,
         )
         .await?;
-        // A run whose losers cannot be removed leaves them to the next one.
-        let _ = losers::remove(output, run, &stages).await;
-        Ok(is_done)
+        Ok((is_done, stages.into_iter().collect()))
     }
 }
 
@@ -416,6 +422,7 @@ fn no_inputs() -> JobInputs {
             unreadable: BTreeMap::new(),
         },
         datasets: BTreeMap::new(),
+        dataset_rows: BTreeMap::new(),
         models: BTreeMap::new(),
         forecasts: BTreeMap::new(),
         others: BTreeMap::new(),

@@ -272,7 +272,7 @@ impl Stage for GradedDocuments {
             (None, queries) => queries.iter().cloned().map(Need::Dataset).collect(),
         };
         let dataset = self.params.demonstrations.as_ref();
-        needs.extend(dataset.map(|it| Need::Dataset(it.dataset.clone())));
+        needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
         needs
     }
 

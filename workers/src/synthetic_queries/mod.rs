@@ -328,7 +328,7 @@ impl Stage for SyntheticQueries {
             None => vec![Need::Corpus],
         };
         let dataset = self.params.demonstrations.as_ref();
-        needs.extend(dataset.map(|it| Need::Dataset(it.dataset.clone())));
+        needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
         needs
     }
 
