@@ -54,12 +54,34 @@ pub async fn remove(
     // In this order: what a run stored before it ended is there when the manifests are read.
     let others = others(output, run).await?;
     losers.retain(|loser| others.allow(loser.pinned_ms));
-    let named = named_objects(output, stages).await?;
+    let named = named_objects(output, stages.keys().map(String::as_str)).await?;
     losers.retain(|loser| !named.contains(&loser.path));
     for loser in &losers {
         output.delete(&loser.path).await?;
     }
     Ok(losers.len() as u64)
+}
+
+/// Removes attempts whose bytes now lie under the name of another one, unless somebody may have chosen
+/// them.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn remove_copies(
+    output: &Output,
+    run: &RunId,
+    stage: &str,
+    copies: Vec<String>,
+) -> Result<(), OutputError> {
+    if copies.is_empty() || others(output, run).await?.may_be_alive {
+        return Ok(());
+    }
+    let named = named_objects(output, std::iter::once(stage)).await?;
+    for copy in copies.iter().filter(|copy| !named.contains(*copy)) {
+        output.delete(copy).await?;
+    }
+    Ok(())
 }
 
 type Pinned<'a> = BTreeMap<&'a TaskId, &'a AttemptId>;
@@ -145,10 +167,10 @@ async fn others(output: &Output, run: &RunId) -> Result<Others, OutputError> {
 /// What versions, and manifests of the same stages, name.
 async fn named_objects(
     output: &Output,
-    stages: &BTreeMap<String, FinishedStage>,
+    stages: impl Iterator<Item = &str>,
 ) -> Result<BTreeSet<String>, OutputError> {
     let mut named = BTreeSet::new();
-    for stage in stages.keys() {
+    for stage in stages {
         for object in output.list(&layout::manifests(stage)).await? {
             named.extend(output.named_by_manifest(&object.path).await?);
         }

@@ -24,6 +24,7 @@ mod memory;
 mod observability;
 mod queries;
 mod reading;
+mod refresh;
 mod reports;
 mod scale;
 mod scoring;

@@ -5,6 +5,7 @@
 //! `run --json`.
 
 pub(crate) mod documents;
+mod drift;
 pub(crate) mod duplicates;
 mod generation;
 pub(crate) mod losses;
@@ -17,7 +18,7 @@ mod weights;
 
 use std::collections::BTreeMap;
 
-use gleaner_schemas::{Lanes, Reuse};
+use gleaner_schemas::{Check, Lanes, Reuse};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ use crate::dispatch::Work;
 use crate::run_error::RunError;
 use crate::sql::Session;
 
+pub use drift::DriftSummary;
 pub use generation::{Cost, End, GenerationSummary, GradeSummary, Interval, JudgeSummary};
 pub use losses::{Agreement, LossDocument, LossSummary, SourceReduction, Spread, TrainingSummary};
 pub use selection::{SelectionSummary, SourceShare};
@@ -50,6 +52,8 @@ pub struct Summary {
     pub unreadable: BTreeMap<String, String>,
     /// Stages in order.
     pub stages: Vec<StageSummary>,
+    /// How what was found compares with the version before, and with what models were fitted on.
+    pub guardrails: Vec<Check>,
 }
 
 /// What a stage did.
@@ -73,6 +77,9 @@ pub struct StageSummary {
     pub work: Work,
     /// Sentences.
     pub notes: Vec<String>,
+    /// Of `importance_weights`: its input beside what the model was fitted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftSummary>,
     /// Of `importance_weights`: one for each column of weights.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightsSummary>,
@@ -115,6 +122,7 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             reuse: finished.reuse,
             work: finished.work,
             notes: finished.notes.clone(),
+            drift: drift::of(completed),
             weights: Vec::new(),
             training: losses::training(&completed.facts),
             losses: None,
@@ -158,6 +166,7 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
         ),
         unreadable: report.unreadable.clone(),
         stages,
+        guardrails: report.checks.clone(),
     })
 }
 

@@ -37,7 +37,7 @@ impl Output {
         };
         // First of all the format: another one may have other keys.
         match serde_json::from_slice::<Stamp>(&bytes) {
-            Ok(stamp) if stamp.format != Version::FORMAT => Err(OutputError::Format {
+            Ok(stamp) if !(1..=Version::FORMAT).contains(&stamp.format) => Err(OutputError::Format {
                 uri: self.uri_of(&key),
                 expected: EXPECTED,
                 found: stamp.format,
