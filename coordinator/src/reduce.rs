@@ -15,11 +15,13 @@ use gleaner_schemas::{
 use gleaner_storage::table::{BlockingIo, TableReader};
 use gleaner_storage::{Output, TableEncoder, layout};
 use gleaner_workers::entropy::Entropy;
-use gleaner_workers::stage::{ReadObject, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind};
+use gleaner_workers::stage::{
+    ReadObject, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind,
+};
 use serde_json::json;
 
-use crate::retry::retrying;
 use crate::restore;
+use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::told;
 use gleaner_workers::shutdown::Shutdown;
@@ -181,11 +183,13 @@ impl Reducer<'_> {
             files,
         };
         let key = layout::reduce(&stage_name, &phase_name, &id);
-        retrying(self.shutdown, || {
+        let stored = retrying(self.shutdown, || {
             self.output
                 .create_json(&key, "result of a reduce", result.clone())
         })
-        .await
+        .await?;
+        remove_lost(self.output, &result, &stored).await;
+        Ok(stored)
     }
 
     /// Stores the files of a language model side by side. Their folder is named by what is in
@@ -274,6 +278,23 @@ impl Reducer<'_> {
         };
         let file = put_table(self.output, self.entropy, self.shutdown, &folder, id, bytes).await?;
         Ok(TableFile { rows, ..file })
+    }
+}
+
+/// Removes the tables of a result that lost against the one that is stored: nobody else knows of them.
+/// What cannot be removed is left to `gleaner gc`.
+pub(crate) async fn remove_lost(output: &Output, own: &ReduceResult, stored: &ReduceResult) {
+    for (table, file) in &own.tables {
+        let is_stored = stored
+            .tables
+            .get(table)
+            .is_some_and(|it| it.path == file.path);
+        if is_stored {
+            continue;
+        }
+        if let Err(error) = output.delete(&file.path).await {
+            tracing::warn!(%error, "cannot remove a table that lost; `gleaner gc` will");
+        }
     }
 }
 
@@ -368,7 +389,8 @@ impl ReduceInputs for StoredInputs {
 
     fn told(&mut self, objects: &[ReadObject], key: &str) -> Result<Vec<Option<String>>, Failure> {
         let objects = objects.iter().map(|it| (it.path.clone(), it.bytes));
-        self.io.run(told::read(&self.output, objects.collect(), key))
+        self.io
+            .run(told::read(&self.output, objects.collect(), key))
     }
 
     fn published(&self) -> Option<&Version> {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::driver::{Driver, Mode};
 use crate::inputs::InputSet;
-use crate::reduce::put_table;
+use crate::reduce::{put_table, remove_lost};
 use crate::restore;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -100,12 +100,14 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         None if driver.mode == Mode::Plan => return Ok(None),
         None => {
             let computed = compute(driver, query, &id).await?;
-            retrying(shutdown, || {
+            let stored = retrying(shutdown, || {
                 driver
                     .output
                     .create_json(&key, "result of a query", computed.clone())
             })
-            .await?
+            .await?;
+            remove_lost(driver.output, &computed, &stored).await;
+            stored
         }
     };
     let files: Vec<TableFile> = result.tables.values().cloned().collect();

@@ -90,7 +90,10 @@ async fn carried(
     }
     let mut figures = known.clone();
     // An object that went may be gone by now.
-    if !matches!(add(output, &mut figures, went.into_iter(), false).await, Ok(true)) {
+    if !matches!(
+        add(output, &mut figures, went.into_iter(), false).await,
+        Ok(true)
+    ) {
         return Ok(None);
     }
     let is_whole = add(output, &mut figures, came.into_iter(), true).await?;

@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use super::claim::{claim, is_claimed};
 use super::prepare;
 use super::run::RunReport;
-use crate::checked_job::CheckedJob;
+use crate::checked_job::{CheckedJob, CheckedStage};
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::guardrails::{self, StageFigures};
@@ -147,8 +147,13 @@ impl Coordinator<'_> {
     async fn load_inputs(&self) -> Result<JobInputs, RunError> {
         let orders = &self.orders;
         let stores = &self.environment.stores;
-        let loaded =
-            prepare::load_inputs(stores, self.output, self.checked, orders.base_dir, orders.workers);
+        let loaded = prepare::load_inputs(
+            stores,
+            self.output,
+            self.checked,
+            orders.base_dir,
+            orders.workers,
+        );
         match loaded.await {
             Err(error) => Err(self.emptied().await.unwrap_or(error)),
             inputs => inputs,
@@ -329,10 +334,9 @@ impl Coordinator<'_> {
         let mut figures = StageFigures::new();
         let mut checks: Vec<Check> = Vec::new();
         for checked in &self.checked.stages {
-            let costs = checked.stage.resource() == Resource::Network
-                && newest.is_some_and(|newest| newest.stages.contains_key(&checked.name));
-            let is_beyond = guardrails::is_emptied(&checks)
-                || (costs && checks.iter().any(Check::stops));
+            let costs = asks_servers(checked);
+            let is_beyond =
+                guardrails::is_emptied(&checks) || (costs && checks.iter().any(Check::stops));
             if is_beyond && !self.orders.accept {
                 return Err(refused(newest.map(|it| it.number), checks));
             }
@@ -396,7 +400,9 @@ impl Coordinator<'_> {
             let now = listing::list_sources(stores, &spec.paths, self.orders.base_dir).await;
             // What cannot be listed now is told about by what failed.
             if let Ok(now) = now
-                && !now.iter().eq(set.files.iter().map(|file| file.file.as_ref()))
+                && !now
+                    .iter()
+                    .eq(set.files.iter().map(|file| file.file.as_ref()))
             {
                 return true;
             }
@@ -447,6 +453,13 @@ impl Coordinator<'_> {
             elapsed: Duration::ZERO,
         }
     }
+}
+
+/// Whether a stage asks servers, which may cost money.
+fn asks_servers(checked: &CheckedStage) -> bool {
+    let stage = &checked.stage;
+    let mut phases = stage.outlook().into_iter();
+    phases.any(|phase| stage.resource_of(&phase.name) == Resource::Network)
 }
 
 const REPLACED: &str = "files were replaced while they were read; looking again at the inputs";

@@ -1,12 +1,12 @@
 //! What `run`, `plan` and `validate` do first: read the job file, check it, look at the inputs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gleaner_schemas::{FailureKind, Version};
 use gleaner_schemas::job::{Job, JobSource};
+use gleaner_schemas::{FailureKind, Version};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, OutputError, Stores, redact, stores};
 use gleaner_workers::forecast::{BeforeRun, ExpectedWorkers, Forecast};

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gleaner_schemas::figures::rejected_share;
 use gleaner_schemas::job::Guardrails;
-use gleaner_schemas::{Beyond, Check, Figure, Figures, TableVersion, Version};
+use gleaner_schemas::{Beyond, Check, ColumnSums, Figure, Figures, TableVersion, Version};
 use gleaner_workers::importance_weights::DriftFacts;
 use gleaner_workers::stage::Need;
 use serde_json::Value;
@@ -133,10 +133,7 @@ impl Beside<'_> {
     }
 
     fn rows(&self, before: &TableVersion) -> Option<Check> {
-        let (lost, gained) = (
-            self.rules.rows_lost.value(),
-            self.rules.rows_gained.value(),
-        );
+        let (lost, gained) = (self.rules.rows_lost.value(), self.rules.rows_gained.value());
         if lost.is_none() && gained.is_none() {
             return None;
         }
@@ -181,17 +178,13 @@ impl Beside<'_> {
 
     fn length(&self, then: &Figures, now: &Figures) -> Option<Check> {
         let change = self.rules.length_change.value()?;
-        let mean = |figures: &Figures, column: &str| figures.sums.get(column)?.mean();
         LENGTHS.iter().find_map(|column| {
-            let before = mean(then, column)?;
-            let mut check = self.check(
-                Figure::MeanLength,
-                Some(column),
-                before,
-                mean(now, column)?,
-            );
-            check.least = Some(before * (1.0 - change).max(0.0));
-            check.most = Some(before * (1.0 + change));
+            let (then, now) = (then.sums.get(*column)?, now.sums.get(*column)?);
+            let before = then.mean()?;
+            let mut check = self.check(Figure::MeanLength, Some(column), before, now.mean()?);
+            let by = (before * change).max(chance(then, now)?);
+            check.least = Some((before - by).max(0.0));
+            check.most = Some(before + by);
             Some(judged(check, true))
         })
     }
@@ -210,6 +203,7 @@ impl Beside<'_> {
             let mut check = self.check(Figure::MeanScore, Some(column), before, now.mean()?);
             // What lies in one point has no width to measure by.
             let by = Some(then.deviation()?).filter(|by| *by > 0.0)? * shift;
+            let by = by.max(chance(then, now)?);
             check.least = Some(before - by);
             check.most = Some(before + by);
             Some(judged(check, true))
@@ -237,14 +231,25 @@ impl Beside<'_> {
         let sources: BTreeSet<&String> = then.sources.keys().chain(now.sources.keys()).collect();
         let checks = sources.into_iter().map(|source| {
             let before = share(then, source);
-            let mut check =
-                self.check(Figure::SourceShare, Some(source), before, share(now, source));
+            let mut check = self.check(
+                Figure::SourceShare,
+                Some(source),
+                before,
+                share(now, source),
+            );
             check.least = Some((before - shift).max(0.0));
             check.most = Some((before + shift).min(1.0));
             judged(check, true)
         });
         checks.collect()
     }
+}
+
+/// How far two means of few values may be from each other by chance: four standard errors.
+fn chance(then: &ColumnSums, now: &ColumnSums) -> Option<f64> {
+    const ERRORS: f64 = 4.0;
+    let variance = |sums: &ColumnSums| Some(sums.deviation()?.powi(2) / sums.n as f64);
+    Some(ERRORS * (variance(then)? + variance(now)?).sqrt())
 }
 
 /// The columns of scores that a kind of stage has.
@@ -254,7 +259,7 @@ fn score_columns<'a>(kind: &str, figures: &'a Figures) -> Vec<&'a str> {
             column.starts_with("log_weight") && !column.starts_with("log_weight_per_token")
         }
         "loss_reduction" => column == "loss_reduction",
-        "select" => column == "score",
+        // Those of a selection are the ends of what is compared already.
         _ => false,
     };
     let columns = figures.sums.keys().map(String::as_str);
@@ -281,7 +286,10 @@ fn drift(rules: &Guardrails, name: &str, finished: &FinishedStage) -> Vec<Check>
         };
         Some(judged(check, true))
     };
-    let kl_most = rules.kl.value().map(|most| most + facts.kl_noise.unwrap_or(0.0));
+    let kl_most = rules
+        .kl
+        .value()
+        .map(|most| most + facts.kl_noise.unwrap_or(0.0));
     let mut checks: Vec<Check> = [
         check(Figure::DriftKl, None, 0.0, facts.kl, kl_most),
         check(
@@ -376,8 +384,18 @@ mod tests {
 
     #[test]
     fn a_bound_itself_is_let_pass() {
-        for (now, is_crossed) in [(4.9, true), (5.0, false), (7.0, false), (10.0, false), (10.1, true)] {
-            assert_eq!(check(now, Some(5.0), Some(10.0)).is_crossed, is_crossed, "{now}");
+        for (now, is_crossed) in [
+            (4.9, true),
+            (5.0, false),
+            (7.0, false),
+            (10.0, false),
+            (10.1, true),
+        ] {
+            assert_eq!(
+                check(now, Some(5.0), Some(10.0)).is_crossed,
+                is_crossed,
+                "{now}"
+            );
         }
         assert!(!check(1e9, Some(5.0), None).is_crossed);
         assert!(!check(-1e9, None, Some(5.0)).is_crossed);

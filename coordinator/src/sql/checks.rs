@@ -19,7 +19,11 @@ pub(super) fn guardrails(version: &Version) -> Columns {
     });
     let is_crossed = checks().map(|check| Some(check.is_crossed));
     vec![
-        ("stage", texts(checks().map(|check| check.stage.as_deref())), true),
+        (
+            "stage",
+            texts(checks().map(|check| check.stage.as_deref())),
+            true,
+        ),
         (
             "figure",
             Arc::new(StringArray::from_iter_values(
@@ -27,13 +31,25 @@ pub(super) fn guardrails(version: &Version) -> Columns {
             )),
             false,
         ),
-        ("detail", texts(checks().map(|check| check.of.as_deref())), true),
+        (
+            "detail",
+            texts(checks().map(|check| check.of.as_deref())),
+            true,
+        ),
         ("before", numbers(|check| check.before), true),
         ("now", numbers(|check| check.now), true),
         ("least", numbers(|check| check.least), true),
         ("most", numbers(|check| check.most), true),
-        ("beyond", Arc::new(StringArray::from_iter_values(beyond)), false),
-        ("is_crossed", Arc::new(BooleanArray::from_iter(is_crossed)), false),
+        (
+            "beyond",
+            Arc::new(StringArray::from_iter_values(beyond)),
+            false,
+        ),
+        (
+            "is_crossed",
+            Arc::new(BooleanArray::from_iter(is_crossed)),
+            false,
+        ),
     ]
 }
 
@@ -74,7 +90,11 @@ pub(super) fn drift(version: &Version) -> Columns {
     let numbers = |of: fn(&DriftRow<'_>) -> Option<f64>| floats(all().map(of));
     let sums = |of: fn(&ColumnSums) -> Option<f64>, is_now: bool| {
         floats(all().map(|row| {
-            let sums = if is_now { &row.scores.now } else { &row.scores.at_fit };
+            let sums = if is_now {
+                &row.scores.now
+            } else {
+                &row.scores.at_fit
+            };
             of(sums)
         }))
     };
@@ -86,7 +106,11 @@ pub(super) fn drift(version: &Version) -> Columns {
         ("unseen_share", numbers(|row| row.facts.unseen_share), true),
         ("n_texts", counts(|row| Some(row.facts.n_texts)), false),
         ("n_ngrams", counts(|row| Some(row.facts.n_ngrams)), false),
-        ("column_name", texts(all().map(|row| Some(row.column.as_str()))), false),
+        (
+            "column_name",
+            texts(all().map(|row| Some(row.column.as_str()))),
+            false,
+        ),
         ("mean_at_fit", sums(ColumnSums::mean, false), true),
         ("deviation_at_fit", sums(ColumnSums::deviation, false), true),
         ("mean_now", sums(ColumnSums::mean, true), true),

@@ -129,7 +129,18 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             selection: None,
             generation: None,
         };
-        if report.published.is_new {
+        let n_objects = version
+            .tables
+            .get(name)
+            .map_or(0, |table| table.files.len());
+        let is_small_part = is_small_part(n_objects, finished.reuse);
+        if report.published.is_new && is_small_part {
+            stage.notes.push(
+                "little of it is new, so that its rows are not read again for this summary; \
+                 `gleaner report` shows all of it"
+                    .to_owned(),
+            );
+        } else if report.published.is_new {
             match completed.kind.as_str() {
                 "importance_weights" => {
                     stage.weights = weights::gather(report, &session, name, completed).await?;
@@ -168,6 +179,15 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
         stages,
         guardrails: report.checks.clone(),
     })
+}
+
+/// Whether a run did a small part of a table of many objects: to read all of them would take longer than
+/// what the run did.
+fn is_small_part(n_objects: usize, reuse: Reuse) -> bool {
+    const OBJECTS_MIN: usize = 1000;
+    const PART: u64 = 10;
+    let n_done = reuse.n_tasks.saturating_sub(reuse.n_reused);
+    n_objects >= OBJECTS_MIN && n_done.saturating_mul(PART) < reuse.n_tasks
 }
 
 impl Summary {

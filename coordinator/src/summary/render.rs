@@ -40,7 +40,11 @@ impl Summary {
             let _ = writeln!(text, "  {} {file}: {reason}", paint.red("cannot read"));
         }
         for check in self.guardrails.iter().filter(|check| check.is_crossed) {
-            let accepted = if check.stops() { "accepted:" } else { "warning:" };
+            let accepted = if check.stops() {
+                "accepted:"
+            } else {
+                "warning:"
+            };
             let line = guardrails::line(check);
             let _ = writeln!(text, "  {} {line}", paint.yellow(accepted));
         }

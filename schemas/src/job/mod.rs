@@ -151,8 +151,11 @@ impl Job {
             let mut chars = name.chars();
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
                 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if !is_name || RESERVED_STAGES.contains(&name) || name.ends_with("_model")
-                || name.ends_with("_ngrams") {
+            if !is_name
+                || RESERVED_STAGES.contains(&name)
+                || name.ends_with("_model")
+                || name.ends_with("_ngrams")
+            {
                 errors.push(
                     self.error_at_key(
                         &format!("stages.{name}"),

@@ -34,22 +34,28 @@ enum Counted {
 
 impl FigureCounter {
     pub(crate) fn new(schema: &Schema) -> Self {
-        let columns = schema.fields().iter().enumerate().filter_map(|(idx, field)| {
-            let name = field.name().as_str();
-            let counted = match field.data_type() {
-                DataType::Float64 | DataType::Float32 => Counted::Number,
-                DataType::UInt32 | DataType::UInt64 if LENGTHS.contains(&name) => Counted::Number,
-                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-                    if TEXTS.contains(&name) =>
-                {
-                    Counted::Text
-                }
-                DataType::Utf8 if name == SOURCE => Counted::Source,
-                _ if field.is_nullable() && !OF_LANES.contains(&name) => Counted::NullsOnly,
-                _ => return None,
-            };
-            Some((idx, name.to_owned(), counted))
-        });
+        let columns = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter_map(|(idx, field)| {
+                let name = field.name().as_str();
+                let counted = match field.data_type() {
+                    DataType::Float64 | DataType::Float32 => Counted::Number,
+                    DataType::UInt32 | DataType::UInt64 if LENGTHS.contains(&name) => {
+                        Counted::Number
+                    }
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+                        if TEXTS.contains(&name) =>
+                    {
+                        Counted::Text
+                    }
+                    DataType::Utf8 if name == SOURCE => Counted::Source,
+                    _ if field.is_nullable() && !OF_LANES.contains(&name) => Counted::NullsOnly,
+                    _ => return None,
+                };
+                Some((idx, name.to_owned(), counted))
+            });
         Self {
             columns: columns.collect(),
             figures: Figures::default(),
@@ -90,16 +96,31 @@ fn add_values(sums: &mut ColumnSums, column: &dyn Array, counted: Counted) {
         if let Ok(lengths) = lengths
             && let Some(lengths) = lengths.as_any().downcast_ref::<UInt64Array>()
         {
-            lengths.iter().flatten().for_each(|n| sums.add_value(n as f64));
+            lengths
+                .iter()
+                .flatten()
+                .for_each(|n| sums.add_value(n as f64));
         }
     } else if let Some(values) = any.downcast_ref::<Float64Array>() {
-        values.iter().flatten().for_each(|value| sums.add_value(value));
+        values
+            .iter()
+            .flatten()
+            .for_each(|value| sums.add_value(value));
     } else if let Some(values) = any.downcast_ref::<Float32Array>() {
-        values.iter().flatten().for_each(|value| sums.add_value(f64::from(value)));
+        values
+            .iter()
+            .flatten()
+            .for_each(|value| sums.add_value(f64::from(value)));
     } else if let Some(values) = any.downcast_ref::<UInt32Array>() {
-        values.iter().flatten().for_each(|value| sums.add_value(f64::from(value)));
+        values
+            .iter()
+            .flatten()
+            .for_each(|value| sums.add_value(f64::from(value)));
     } else if let Some(values) = any.downcast_ref::<UInt64Array>() {
-        values.iter().flatten().for_each(|value| sums.add_value(value as f64));
+        values
+            .iter()
+            .flatten()
+            .for_each(|value| sums.add_value(value as f64));
     }
 }
 
@@ -148,8 +169,16 @@ mod tests {
 
     fn batch(sources: &[Option<&str>], weights: &[Option<f64>], texts: &[&str]) -> RecordBatch {
         let columns: [(&str, ArrayRef, bool); 4] = [
-            ("source", Arc::new(StringArray::from(sources.to_vec())), true),
-            ("log_weight", Arc::new(Float64Array::from(weights.to_vec())), true),
+            (
+                "source",
+                Arc::new(StringArray::from(sources.to_vec())),
+                true,
+            ),
+            (
+                "log_weight",
+                Arc::new(Float64Array::from(weights.to_vec())),
+                true,
+            ),
             ("text", Arc::new(StringArray::from(texts.to_vec())), false),
             ("reason", Arc::new(StringArray::new_null(texts.len())), true),
         ];
@@ -158,7 +187,11 @@ mod tests {
 
     #[test]
     fn rows_nulls_sums_and_sources_are_counted_across_batches() {
-        let first = batch(&[Some("a"), Some("a"), None], &[Some(1.5), None, Some(0.5)], &["x", "", "éé"]);
+        let first = batch(
+            &[Some("a"), Some("a"), None],
+            &[Some(1.5), None, Some(0.5)],
+            &["x", "", "éé"],
+        );
         let second = batch(&[Some("b")], &[Some(f64::NAN)], &["abc"]);
         let mut counter = FigureCounter::new(&first.schema());
         counter.add(&first);
@@ -173,7 +206,10 @@ mod tests {
             [("log_weight".to_owned(), 1), ("source".to_owned(), 1)]
         );
         let sources = [(Figures::NONE, 1), ("a", 2), ("b", 1)];
-        assert_eq!(pairs(&figures.sources), sources.map(|(name, n)| (name.to_owned(), n)));
+        assert_eq!(
+            pairs(&figures.sources),
+            sources.map(|(name, n)| (name.to_owned(), n))
+        );
         assert_eq!(figures.sums["log_weight"].mean(), Some(1.0));
         assert_eq!(figures.sums["text"].mean(), Some(2.0), "bytes of texts");
     }
@@ -187,6 +223,9 @@ mod tests {
         counter.add(&batch);
         let figures = counter.finish();
         assert_eq!(figures.sources.len(), Figures::SOURCES_MAX + 1);
-        assert_eq!(figures.sources[Figures::OTHER], 400 - Figures::SOURCES_MAX as u64);
+        assert_eq!(
+            figures.sources[Figures::OTHER],
+            400 - Figures::SOURCES_MAX as u64
+        );
     }
 }

@@ -335,7 +335,10 @@ impl World {
             let tables = &mut finished.completed.tables;
             tables.insert(STAGE.to_owned(), self.glob(output).await?);
         }
-        Ok(Some((is_done, BTreeMap::from([(STAGE.to_owned(), finished)]))))
+        Ok(Some((
+            is_done,
+            BTreeMap::from([(STAGE.to_owned(), finished)]),
+        )))
     }
 }
 

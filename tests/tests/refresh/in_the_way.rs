@@ -25,10 +25,21 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 fn is_up_to_date(workspace: &Workspace) {
     let report = workspace.gleaner(&["verify", "out", "--json"]).expect(0);
     let report = report.events().remove(0);
-    assert_eq!(report["zombies"], serde_json::json!([]));
+    // An attempt that came after its task was pinned stays until `gleaner gc`; what coordinators
+    // write does not.
+    let mut zombies = report["zombies"].as_array().unwrap().clone();
+    zombies.retain(|it| {
+        let path = it.as_str().unwrap();
+        !path.starts_with("weights/") && !path.starts_with("chosen/")
+    });
+    assert_eq!(zombies, Vec::<Value>::new());
     let before = tree(&output(workspace));
     assert_eq!(workspace.summary(&[])["is_new"], false);
-    assert_eq!(tree(&output(workspace)), before, "the last version was not the newest corpus's");
+    assert_eq!(
+        tree(&output(workspace)),
+        before,
+        "the last version was not the newest corpus's"
+    );
     let _ = fs::remove_dir_all(workspace.path().join("fresh"));
     let model = JOB
         .replace("name: nightly\noutput: out", "name: fresh\noutput: fresh")
@@ -101,7 +112,9 @@ fn a_file_replaced_during_the_refresh_is_taken_as_it_is_then() {
         // In one step, as whoever writes a corpus should.
         let path = workspace.path().join(format!("new-{idx}.parquet"));
         write_parquet(&path, part(&documents, FILES + idx), PER_FILE);
-        let old = workspace.path().join(format!("corpus/part-{idx:03}.parquet"));
+        let old = workspace
+            .path()
+            .join(format!("corpus/part-{idx:03}.parquet"));
         fs::rename(path, old).unwrap();
     }
     assert_eq!(end(&mut run), Some(0));
@@ -152,7 +165,11 @@ fn a_week_without_a_refresh_is_caught_up_with() {
     assert_eq!(versions(&missed), [1, 2]);
     assert_eq!(versions(&nightly).len(), 8);
     for table in ["weights", "chosen", "counts", "weights_ngrams"] {
-        assert_eq!(rows(&nightly, "out", table), rows(&missed, "out", table), "{table}");
+        assert_eq!(
+            rows(&nightly, "out", table),
+            rows(&missed, "out", table),
+            "{table}"
+        );
     }
     let drift = "SELECT kl, unseen_share, n_texts, mean_at_fit, mean_now FROM gleaner.drift";
     assert_eq!(nightly.sql(drift), missed.sql(drift));
@@ -192,6 +209,12 @@ fn a_version_of_a_later_program_is_left_alone() {
     assert_eq!(after, kept);
     // What it wrote before can be asked still.
     let _ = workspace
-        .gleaner(&["sql", "out", "SELECT count(*) FROM weights", "--version", "1"])
+        .gleaner(&[
+            "sql",
+            "out",
+            "SELECT count(*) FROM weights",
+            "--version",
+            "1",
+        ])
         .expect(0);
 }

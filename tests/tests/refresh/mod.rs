@@ -50,12 +50,16 @@ fn part(documents: &[Document], idx: usize) -> &[Document] {
 }
 
 fn write_file(workspace: &Workspace, idx: usize, documents: &[Document]) {
-    let path = workspace.path().join(format!("corpus/part-{idx:03}.parquet"));
+    let path = workspace
+        .path()
+        .join(format!("corpus/part-{idx:03}.parquet"));
     write_parquet(&path, documents, PER_FILE);
 }
 
 fn remove_file(workspace: &Workspace, idx: usize) {
-    let path = workspace.path().join(format!("corpus/part-{idx:03}.parquet"));
+    let path = workspace
+        .path()
+        .join(format!("corpus/part-{idx:03}.parquet"));
     fs::remove_file(path).unwrap();
 }
 

@@ -106,7 +106,11 @@ fn a_refusal_comes_before_the_bill() {
     for _ in 0..2 {
         let ended = workspace.run(&["--json"]).expect(5);
         let found = crossed(&ended);
-        assert!(found.iter().any(|(stage, figure, _)| stage == "weights" && figure == "mean_length"));
+        assert!(
+            found
+                .iter()
+                .any(|(stage, figure, _)| stage == "weights" && figure == "mean_length")
+        );
         assert_eq!(server.n_requests(), n_before);
     }
     let _ = workspace.run(&["--accept"]).expect(0);

@@ -84,7 +84,13 @@ async fn read(stores: &Stores, output: &Output, version: &Version) -> u64 {
     u64::try_from(numbers[0]).unwrap()
 }
 
-async fn keep_reading(stores: Stores, output: Output, idx: usize, last: Arc<AtomicU64>, over: Arc<AtomicBool>) -> u64 {
+async fn keep_reading(
+    stores: Stores,
+    output: Output,
+    idx: usize,
+    last: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+) -> u64 {
     let mut newest = 0;
     let mut n_read = 0;
     while !over.load(Ordering::Relaxed) {
@@ -102,7 +108,10 @@ async fn keep_reading(stores: Stores, output: Output, idx: usize, last: Arc<Atom
         };
         let n = read(&stores, &output, &version).await;
         assert_eq!(n, version.number, "reader {idx}");
-        assert!(n >= newest && n >= least, "reader {idx} went back from {newest}, {least} to {n}");
+        assert!(
+            n >= newest && n >= least,
+            "reader {idx} went back from {newest}, {least} to {n}"
+        );
         newest = n;
         n_read += 1;
     }
@@ -117,9 +126,15 @@ async fn readers_see_one_version_or_another_and_never_a_mixture() {
     };
     let folder = tempfile::tempdir().unwrap();
     let stores = Stores::from_env();
-    let uri = format!("file://{}/out", folder.path().canonicalize().unwrap().display());
+    let uri = format!(
+        "file://{}/out",
+        folder.path().canonicalize().unwrap().display()
+    );
     let output = Output::open(&stores, &uri).unwrap();
-    let (last, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (last, over) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let readers: Vec<_> = (0..READERS)
         .map(|idx| {
             tokio::spawn(keep_reading(

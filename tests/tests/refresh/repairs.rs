@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::*;
 
 fn published_files(workspace: &Workspace, table: &str) -> Vec<PathBuf> {
-    let query = format!("SELECT path FROM gleaner.files WHERE table_name = '{table}' ORDER BY path");
+    let query =
+        format!("SELECT path FROM gleaner.files WHERE table_name = '{table}' ORDER BY path");
     let files = workspace.sql(&query);
     files
         .iter()
@@ -13,7 +14,13 @@ fn published_files(workspace: &Workspace, table: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-const TABLES: [&str; 5] = ["weights", "weights_model", "weights_ngrams", "chosen", "counts"];
+const TABLES: [&str; 5] = [
+    "weights",
+    "weights_model",
+    "weights_ngrams",
+    "chosen",
+    "counts",
+];
 
 #[test]
 fn a_run_puts_back_what_was_removed_or_cut_short() {
@@ -37,10 +44,16 @@ fn a_run_puts_back_what_was_removed_or_cut_short() {
             let plan = workspace.gleaner(&["plan", "job.yaml", "--json"]).expect(0);
             let plan = plan.events().remove(0);
             let is_open = |stage: &Value| stage["state"] != "reused";
-            assert!(plan["stages"].as_array().unwrap().iter().any(is_open), "{table}");
+            assert!(
+                plan["stages"].as_array().unwrap().iter().any(is_open),
+                "{table}"
+            );
 
             let summary = workspace.summary(&[]);
-            assert_eq!(summary["version"], 1, "{table}: the same version is whole again");
+            assert_eq!(
+                summary["version"], 1,
+                "{table}: the same version is whole again"
+            );
             assert_eq!(fs::read(&files[0]).unwrap(), intact, "{table}");
             let report = workspace.gleaner(&["verify", "out", "--json"]).expect(0);
             let report = report.events().remove(0);
@@ -49,9 +62,15 @@ fn a_run_puts_back_what_was_removed_or_cut_short() {
     }
     let left = tree(&output(&workspace)).into_keys();
     let left: Vec<String> = left.filter(|path| !path.contains("/runs/")).collect();
-    let unknown: Vec<&String> = left.iter().filter(|path| !published.contains(path)).collect();
+    let unknown: Vec<&String> = left
+        .iter()
+        .filter(|path| !published.contains(path))
+        .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
-    assert_eq!(all, TABLES.map(|table| rows(&workspace, "out", table_order(table))));
+    assert_eq!(
+        all,
+        TABLES.map(|table| rows(&workspace, "out", table_order(table)))
+    );
 }
 
 /// The name of a table that [`rows`] can order.

@@ -55,7 +55,10 @@ fn a_touched_file_among_many_costs_its_task() {
         write(idx, &documents[2 * idx..2 * idx + 2]);
     }
     workspace.write("target.jsonl", jsonl(&health_documents(20)));
-    workspace.write("job.yaml", JOB.replace("task_bytes: 20KiB", "task_bytes: 1MiB"));
+    workspace.write(
+        "job.yaml",
+        JOB.replace("task_bytes: 20KiB", "task_bytes: 1MiB"),
+    );
     let first = workspace.summary(&[]);
     let n_tasks = number(&stage(&first, "weights")["reuse"], "n_tasks");
     assert!(n_tasks > 20, "{n_tasks}");
@@ -72,7 +75,8 @@ fn a_touched_file_among_many_costs_its_task() {
     // What is gone from the corpus is gone from the version.
     fs::remove_file(workspace.path().join("corpus/0071.parquet")).unwrap();
     let _ = workspace.run(&[]).expect(0);
-    let named = "SELECT count(*) AS n FROM gleaner.files WHERE array_has(inputs, 'corpus/0071.parquet')";
+    let named =
+        "SELECT count(*) AS n FROM gleaner.files WHERE array_has(inputs, 'corpus/0071.parquet')";
     assert_eq!(number(&workspace.sql(named)[0], "n"), 0);
     let there = "SELECT count(*) AS n FROM weights WHERE input_file = 'corpus/0071.parquet'";
     assert_eq!(number(&workspace.sql(there)[0], "n"), 0);

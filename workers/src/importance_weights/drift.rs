@@ -166,7 +166,8 @@ fn carried(
     params: &DriftParams,
     inputs: &mut dyn ReduceInputs,
 ) -> Result<Option<NgramSums>, Failure> {
-    let Some((before, table, seen)) = inputs.published().and_then(|it| published(params, it)) else {
+    let Some((before, table, seen)) = inputs.published().and_then(|it| published(params, it))
+    else {
         return Ok(None);
     };
     let now: BTreeSet<ReadObject> = inputs.objects(SCORE)?.into_iter().collect();
@@ -204,11 +205,15 @@ fn published(
 ) -> Option<(BTreeSet<ReadObject>, TableFile, Seen)> {
     let stage = version.stages.get(&params.stage)?;
     let model = ModelFacts::read(stage.facts.get("model"), &params.stage).ok()?;
-    if stage.kind != KIND || model.features != params.features || model.suffixes() != params.suffixes
+    if stage.kind != KIND
+        || model.features != params.features
+        || model.suffixes() != params.suffixes
     {
         return None;
     }
-    let table = version.tables.get(&format!("{}_{NGRAMS_TABLE}", params.stage))?;
+    let table = version
+        .tables
+        .get(&format!("{}_{NGRAMS_TABLE}", params.stage))?;
     let [file] = table.files.as_slice() else {
         return None;
     };
@@ -281,8 +286,12 @@ fn ngrams_table(counts: &[u64]) -> Result<RecordBatch, Failure> {
     RecordBatch::try_new(
         schema,
         vec![
-            Arc::new(UInt32Array::from_iter_values(occurring().map(|(bucket, _)| bucket))),
-            Arc::new(UInt64Array::from_iter_values(occurring().map(|(_, count)| *count))),
+            Arc::new(UInt32Array::from_iter_values(
+                occurring().map(|(bucket, _)| bucket),
+            )),
+            Arc::new(UInt64Array::from_iter_values(
+                occurring().map(|(_, count)| *count),
+            )),
         ],
     )
     .map_err(arrow_failure)

@@ -59,7 +59,8 @@ use self::source::{Model, ReadyModel};
 use crate::batch_columns::permanent;
 use crate::stage::{
     Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
-    OutcomeTable, PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, Stage, StageKind, Step,
+    OutcomeTable, PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, Stage, StageKind,
+    Step,
 };
 
 /// Key of what a model was fitted with, if it misses a part.
