@@ -83,6 +83,7 @@ async fn execute(
             workers,
             broker,
             patience,
+            accept,
             health,
         } => {
             let arguments = RunArguments {
@@ -90,6 +91,7 @@ async fn execute(
                 n_workers: workers.map(usize::from),
                 broker: broker.into(),
                 patience: patience.map(|it| it.duration()),
+                accept,
             };
             run_job(&arguments, health.as_deref(), &global, bars).await
         }

@@ -150,6 +150,9 @@ pub enum Command {
         /// without a broker 2min]
         #[arg(long, value_name = "TIME")]
         patience: Option<HumanDuration>,
+        /// Publish also what differs from the last version by more than the job's `guardrails` allow
+        #[arg(long)]
+        accept: bool,
         /// Serve /live, /ready and /metrics there; a port alone is on this machine only
         #[arg(long, value_name = "ADDRESS")]
         health: Option<String>,

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 use crate::run_error::RunError;
 use crate::stdout;
 
+/// What to do about a guardrail.
+const ACCEPT_HELP: &str = "what was computed is kept; if this is as it should be, run the job again \
+                           with --accept, or move the bounds: `guardrails:` in the job file";
+
 /// How the program ends. The numbers are documented for users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -105,10 +109,12 @@ impl Diagnostics {
                     })
                 })
                 .collect(),
+            RunError::Guardrail { checks, .. } => checks.iter().map(|check| json!(check)).collect(),
             _ => Vec::new(),
         };
         let help = match error {
             RunError::Usage { help, .. } => help.as_deref(),
+            RunError::Guardrail { .. } => Some(ACCEPT_HELP),
             _ => None,
         };
         json!({
@@ -193,6 +199,7 @@ impl Report {
     fn of(error: &RunError) -> Self {
         let help = match error {
             RunError::Usage { help, .. } => help.clone(),
+            RunError::Guardrail { .. } => Some(ACCEPT_HELP.to_owned()),
             RunError::Unreachable(_) => {
                 Some("what is committed is kept; try again when it can be reached".to_owned())
             }

@@ -81,7 +81,7 @@ async fn remove_above(
     // In this order: what a run stored before it ended is there when the manifests are read.
     let others = others(output, run).await?;
     losers.retain(|loser| others.allow(loser.chosen_ms));
-    let named = named_objects(output, stages).await?;
+    let named = named_objects(output, names(stages)).await?;
     losers.retain(|loser| !named.contains(&loser.path));
     for loser in &losers {
         output.delete(&loser.path).await?;
@@ -99,7 +99,7 @@ async fn remove_under(
     if Runs::read(output).await?.alive().any(|other| other != run) {
         return Ok(0);
     }
-    let named = named_objects(output, stages).await?;
+    let named = named_objects(output, names(stages)).await?;
     losers.retain(|loser| !named.contains(&loser.path));
     let mut n_removed = 0;
     for loser in &losers {
@@ -111,6 +111,32 @@ async fn remove_under(
         n_removed += 1;
     }
     Ok(n_removed)
+}
+
+/// Removes attempts whose bytes now lie under the name of another one, unless somebody may have chosen
+/// them.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn remove_copies(
+    output: &Output,
+    run: &RunId,
+    stage: &str,
+    copies: Vec<String>,
+) -> Result<(), OutputError> {
+    if copies.is_empty() || others(output, run).await?.may_be_alive {
+        return Ok(());
+    }
+    let named = named_objects(output, std::iter::once(stage)).await?;
+    for copy in copies.iter().filter(|copy| !named.contains(*copy)) {
+        output.delete(copy).await?;
+    }
+    Ok(())
+}
+
+fn names(stages: &[(String, FinishedStage)]) -> impl Iterator<Item = &str> {
+    stages.iter().map(|(name, _)| name.as_str())
 }
 
 /// What stands for a task.
@@ -234,10 +260,10 @@ async fn others(output: &Output, run: &RunId) -> Result<Others, OutputError> {
 /// What versions, and manifests of the same stages, name.
 async fn named_objects(
     output: &Output,
-    stages: &[(String, FinishedStage)],
+    stages: impl Iterator<Item = &str>,
 ) -> Result<BTreeSet<String>, OutputError> {
     let mut named = BTreeSet::new();
-    for (stage, _) in stages {
+    for stage in stages {
         for object in output.list(&layout::manifests(stage)).await? {
             named.extend(output.named_by_manifest(&object.path).await?);
         }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use gleaner_schemas::{RunId, TableVersion, Version, VersionStage};
+use gleaner_schemas::{Check, RunId, TableVersion, Version, VersionStage};
 use gleaner_storage::{Created, Output, OutputError, layout};
 use gleaner_workers::shutdown::Shutdown;
 
 use crate::checked_job::CheckedJob;
 use crate::driver::{FinishedStage, JobInputs};
+use crate::guardrails::StageFigures;
 use crate::journal::rfc3339;
 use crate::phase_input::read_schema;
 use crate::retry::retrying;
 use crate::run_error::RunError;
 
-/// Races for a version number that a coordinator may lose before it gives up.
-const RACES_MAX: usize = 100;
+/// Newer versions that may appear while one is copied, before whoever copies gives up.
+const COPIES_MAX: usize = 100;
 
 /// A run's end.
 #[derive(Debug)]
@@ -26,7 +27,87 @@ pub struct Published {
     pub is_new: bool,
 }
 
-/// Publishes what the stages produced, unless the newest version says the same.
+/// What a run has to publish.
+#[derive(Debug)]
+pub struct Ready<'a> {
+    /// The job.
+    pub job: &'a CheckedJob,
+    /// Its inputs, with the version that was the newest when they were looked at.
+    pub inputs: &'a JobInputs,
+    /// Its stages.
+    pub stages: &'a BTreeMap<String, FinishedStage>,
+    /// What the stages' tables come to.
+    pub figures: &'a StageFigures,
+    /// How these compare with the newest version.
+    pub checks: Vec<Check>,
+    /// The run.
+    pub run: &'a RunId,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+impl Ready<'_> {
+    /// The version that comes after the one which the inputs know.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn version(&self, output: &Output) -> Result<Version, RunError> {
+        let newest = self.inputs.published.as_deref();
+        let number = newest.map_or(1, |version| version.number + 1);
+        let job = self.job;
+        let mut version = Version {
+            format: Version::FORMAT,
+            number,
+            job: job.job.file.name.clone(),
+            job_file: serde_json::to_value(&job.written).unwrap_or_default(),
+            run: self.run.clone(),
+            published_at: rfc3339(self.now),
+            gleaner_version: env!("CARGO_PKG_VERSION").to_owned(),
+            stage_order: job.stages.iter().map(|stage| stage.name.clone()).collect(),
+            stages: version_stages(job, self.stages),
+            tables: self.tables(output, number).await?,
+            corpus: self.inputs.corpus.sources(),
+            checks: self.checks.clone(),
+        };
+        if let Some(newest) = newest {
+            carry_ages_over(newest, &mut version);
+        }
+        Ok(version)
+    }
+
+    async fn tables(
+        &self,
+        output: &Output,
+        number: u64,
+    ) -> Result<BTreeMap<String, TableVersion>, RunError> {
+        let mut tables = BTreeMap::new();
+        for (stage, finished) in self.stages {
+            for (name, files) in &finished.completed.tables {
+                let schema = if name == stage {
+                    finished.completed.schema.clone()
+                } else {
+                    read_schema(output, files).await?
+                };
+                let table = TableVersion {
+                    schema: schema.as_ref().clone(),
+                    rows: files.iter().map(|file| file.rows).sum(),
+                    bytes: files.iter().map(|file| file.bytes).sum(),
+                    files: files.clone(),
+                    since_version: number,
+                    since: rfc3339(self.now),
+                    figures: self.figures.get(name).cloned(),
+                };
+                tables.insert(name.clone(), table);
+            }
+        }
+        Ok(tables)
+    }
+}
+
+/// Publishes what the stages produced, unless the newest version says the same. `None` if another run
+/// has published since the inputs were looked at: what it published may be of newer inputs, so that
+/// whoever was overtaken looks again.
 ///
 /// # Errors
 ///
@@ -34,54 +115,32 @@ pub struct Published {
 pub async fn publish(
     output: &Output,
     shutdown: &Shutdown,
-    job: &CheckedJob,
-    inputs: &JobInputs,
-    stages: &BTreeMap<String, FinishedStage>,
-    run: &RunId,
-    now: DateTime<Utc>,
-) -> Result<Published, RunError> {
-    for _ in 0..RACES_MAX {
-        let newest = retrying(shutdown, || output.latest_version()).await?;
-        let number = newest.as_ref().map_or(1, |version| version.number + 1);
-        let mut version = Version {
-            format: Version::FORMAT,
-            number,
-            job: job.job.file.name.clone(),
-            job_file: serde_json::to_value(&job.written).unwrap_or_default(),
-            run: run.clone(),
-            published_at: rfc3339(now),
-            gleaner_version: env!("CARGO_PKG_VERSION").to_owned(),
-            stage_order: job.stages.iter().map(|stage| stage.name.clone()).collect(),
-            stages: version_stages(job, stages),
-            tables: version_tables(output, stages, number, now).await?,
-            corpus: inputs.corpus.sources(),
-        };
-        if let Some(newest) = newest {
-            if newest.content() == version.content() {
-                copy_manifest(output, shutdown, newest.number).await?;
-                return Ok(Published {
-                    version: newest,
-                    is_new: false,
-                });
-            }
-            carry_ages_over(&newest, &mut version);
+    ready: &Ready<'_>,
+) -> Result<Option<Published>, RunError> {
+    let version = ready.version(output).await?;
+    if let Some(newest) = ready.inputs.published.as_deref()
+        && newest.content() == version.content()
+    {
+        let is_newest = retrying(shutdown, || output.version_numbers()).await?.pop();
+        if is_newest != Some(newest.number) {
+            return Ok(None);
         }
-        match create(output, shutdown, &version).await? {
-            Created::Stored => {
-                copy_manifest(output, shutdown, version.number).await?;
-                return Ok(Published {
-                    version,
-                    is_new: true,
-                });
-            }
-            // Another coordinator was first; what it published is the newest version now.
-            Created::Exists(_) => {}
-        }
+        mend_manifest(output, shutdown, newest.number).await?;
+        return Ok(Some(Published {
+            version: newest.clone(),
+            is_new: false,
+        }));
     }
-    Err(RunError::Unreachable(format!(
-        "lost {RACES_MAX} races for the next version of {}; is another coordinator running?",
-        output.uri()
-    )))
+    match create(output, shutdown, &version).await? {
+        Created::Stored => {
+            copy_manifest(output, shutdown, version.number).await?;
+            Ok(Some(Published {
+                version,
+                is_new: true,
+            }))
+        }
+        Created::Exists(_) => Ok(None),
+    }
 }
 
 fn version_stages(
@@ -109,34 +168,6 @@ fn version_stages(
         .collect()
 }
 
-async fn version_tables(
-    output: &Output,
-    stages: &BTreeMap<String, FinishedStage>,
-    number: u64,
-    now: DateTime<Utc>,
-) -> Result<BTreeMap<String, TableVersion>, RunError> {
-    let mut tables = BTreeMap::new();
-    for (stage, finished) in stages {
-        for (name, files) in &finished.completed.tables {
-            let schema = if name == stage {
-                finished.completed.schema.clone()
-            } else {
-                read_schema(output, files).await?
-            };
-            let table = TableVersion {
-                schema: schema.as_ref().clone(),
-                rows: files.iter().map(|file| file.rows).sum(),
-                bytes: files.iter().map(|file| file.bytes).sum(),
-                files: files.clone(),
-                since_version: number,
-                since: rfc3339(now),
-            };
-            tables.insert(name.clone(), table);
-        }
-    }
-    Ok(tables)
-}
-
 /// A table with the same files is as old as it was.
 fn carry_ages_over(newest: &Version, version: &mut Version) {
     for (name, table) in &mut version.tables {
@@ -145,6 +176,9 @@ fn carry_ages_over(newest: &Version, version: &mut Version) {
         {
             table.since_version = before.since_version;
             table.since.clone_from(&before.since);
+            if table.figures.is_none() {
+                table.figures.clone_from(&before.figures);
+            }
         }
     }
 }
@@ -161,11 +195,29 @@ async fn create(
     retrying(shutdown, || output.create(&key, bytes.clone().into())).await
 }
 
+/// Whether `manifest.json` is the copy of a version that it should be.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn is_copied(output: &Output, number: u64) -> Result<bool, OutputError> {
+    let version = output.get(&layout::version(number)).await?;
+    Ok(version.is_some() && version == output.get(layout::MANIFEST).await?)
+}
+
+/// Writes nothing where there is nothing to mend.
+async fn mend_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Result<(), RunError> {
+    if retrying(shutdown, || is_copied(output, number)).await? {
+        return Ok(());
+    }
+    copy_manifest(output, shutdown, number).await
+}
+
 /// Copies bytes: maps without an order would come out in another one if they were written again.
 /// Looks again afterwards, since another coordinator may have published and copied in between.
 async fn copy_manifest(output: &Output, shutdown: &Shutdown, number: u64) -> Result<(), RunError> {
     let mut copied = number;
-    for _ in 0..RACES_MAX {
+    for _ in 0..COPIES_MAX {
         let key = layout::version(copied);
         retrying(shutdown, || async {
             match output.get(&key).await? {

@@ -10,16 +10,20 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use gleaner_schemas::{
     AttemptId, ContentHash, Failure, FailureKind, Fingerprint, Lanes, PhaseManifest, ReduceResult,
-    SideInput, StoredFile, TableFile,
+    SideInput, StoredFile, TableFile, Version,
 };
 use gleaner_storage::table::{BlockingIo, TableReader};
 use gleaner_storage::{Output, TableEncoder, layout};
 use gleaner_workers::entropy::Entropy;
-use gleaner_workers::stage::{ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind};
+use gleaner_workers::stage::{
+    ReadObject, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind,
+};
 use serde_json::json;
 
+use crate::restore;
 use crate::retry::retrying;
 use crate::run_error::RunError;
+use crate::told;
 use gleaner_workers::shutdown::Shutdown;
 
 /// What a reduce is run with.
@@ -35,6 +39,8 @@ pub struct Reducer<'a> {
     pub shutdown: &'a Shutdown,
     /// Bytes that the tables of a reduce may have.
     pub memory_bytes: u64,
+    /// The newest version, by which a result may come faster.
+    pub published: Option<&'a Arc<Version>>,
 }
 
 /// A reduce with everything that it reads.
@@ -92,6 +98,58 @@ impl Reducer<'_> {
             self.output.get_json(&key, "result of a reduce")
         })
         .await
+    }
+
+    /// Whether a table of a stored result is gone.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn is_lost(&self, result: &ReduceResult) -> Result<bool, RunError> {
+        let files: Vec<TableFile> = result.tables.values().cloned().collect();
+        let lost = retrying(self.shutdown, || async {
+            Ok(!restore::lost(self.output, &files).await?.is_empty())
+        });
+        lost.await
+    }
+
+    /// Runs the reduce again and puts its tables where they were. Where they come out otherwise, the
+    /// stored result is of no use, and another one takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reducer::run`].
+    pub async fn restore(
+        &self,
+        reduce: PlannedReduce,
+        kind: &dyn StageKind,
+        stage: &Arc<dyn Stage>,
+        stored: ReduceResult,
+    ) -> Result<ReduceResult, RunError> {
+        let again = PlannedReduce {
+            stage: reduce.stage.clone(),
+            phase: reduce.phase.clone(),
+            inputs: reduce.inputs.clone(),
+            side_inputs: reduce.side_inputs.clone(),
+        };
+        let id = reduce.id(kind);
+        let computed = self.compute(reduce, Arc::clone(stage)).await?;
+        let mut is_same = computed.tables.len() == stored.tables.len();
+        for (table, batches) in &computed.tables {
+            let (bytes, _) = self.encode(&again.stage, table, &id, batches)?;
+            match stored.tables.get(table) {
+                Some(file) if file.checksum == ContentHash::of(&bytes) => {
+                    retrying(self.shutdown, || self.output.put(&file.path, bytes.clone())).await?;
+                }
+                _ => is_same = false,
+            }
+        }
+        if is_same {
+            return Ok(stored);
+        }
+        let key = layout::reduce(&again.stage, &again.phase.name, &id);
+        retrying(self.shutdown, || self.output.delete(&key)).await?;
+        self.run(again, kind, stage).await
     }
 
     /// Runs the reduce and stores its result.
@@ -170,6 +228,7 @@ impl Reducer<'_> {
             io: self.io.clone(),
             manifests: reduce.inputs,
             side_inputs: reduce.side_inputs,
+            published: self.published.map(Arc::clone),
         };
         let phase = reduce.phase;
         let computed = tokio::task::spawn_blocking(move || stage.reduce(&phase, &mut inputs)).await;
@@ -179,6 +238,31 @@ impl Reducer<'_> {
         }
     }
 
+    /// The object of a table, and its rows.
+    fn encode(
+        &self,
+        stage: &str,
+        table: &str,
+        id: &Fingerprint,
+        batches: &[RecordBatch],
+    ) -> Result<(Bytes, u64), RunError> {
+        let Some(first) = batches.first() else {
+            return Err(RunError::Internal(format!(
+                "the reduce of stage {stage} gave table {table} without a schema"
+            )));
+        };
+        let mut encoder = TableEncoder::new(first.schema(), self.memory_bytes)?;
+        if table.is_empty() {
+            encoder = encoder.with_figures(&first.schema());
+        }
+        for batch in batches {
+            encoder.write(batch)?;
+        }
+        let rows = encoder.rows();
+        let bytes = encoder.finish(&Lanes::default(), &json!({ "reduce": id, "table": table }))?;
+        Ok((bytes, rows))
+    }
+
     async fn write_table(
         &self,
         stage: &str,
@@ -186,17 +270,7 @@ impl Reducer<'_> {
         id: &Fingerprint,
         batches: &[RecordBatch],
     ) -> Result<TableFile, RunError> {
-        let Some(first) = batches.first() else {
-            return Err(RunError::Internal(format!(
-                "the reduce of stage {stage} gave table {table} without a schema"
-            )));
-        };
-        let mut encoder = TableEncoder::new(first.schema(), self.memory_bytes)?;
-        for batch in batches {
-            encoder.write(batch)?;
-        }
-        let rows = encoder.rows();
-        let bytes = encoder.finish(&Lanes::default(), &json!({ "reduce": id, "table": table }))?;
+        let (bytes, rows) = self.encode(stage, table, id, batches)?;
         // The table without a name is the stage's own.
         let folder = match table {
             "" => layout::table_folder(stage),
@@ -254,6 +328,18 @@ struct StoredInputs {
     io: BlockingIo,
     manifests: BTreeMap<String, Arc<PhaseManifest>>,
     side_inputs: Vec<SideInput>,
+    published: Option<Arc<Version>>,
+}
+
+impl StoredInputs {
+    fn manifest(&self, phase: &str) -> Result<&Arc<PhaseManifest>, Failure> {
+        self.manifests.get(phase).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Permanent,
+                format!("the reduce does not read phase {phase}"),
+            )
+        })
+    }
 }
 
 impl ReduceInputs for StoredInputs {
@@ -262,12 +348,7 @@ impl ReduceInputs for StoredInputs {
         phase: &str,
         each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let manifest = self.manifests.get(phase).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Permanent,
-                format!("the reduce does not read phase {phase}"),
-            )
-        })?;
+        let manifest = self.manifest(phase)?;
         for attempt in &manifest.attempts {
             let uri = self.output.uri_of(&layout::pinned(attempt));
             let mut reader = TableReader::open(&self.io, &uri, None)?;
@@ -290,5 +371,29 @@ impl ReduceInputs for StoredInputs {
                 )
             })?;
         gleaner_storage::table::read_whole(&self.io, &side_input.uri, &side_input.content)
+    }
+
+    fn objects(&mut self, phase: &str) -> Result<Vec<ReadObject>, Failure> {
+        let attempts = self.manifest(phase)?.attempts.iter();
+        let objects = attempts.map(|pinned| ReadObject {
+            path: layout::pinned(pinned),
+            bytes: pinned.bytes,
+        });
+        Ok(objects.collect())
+    }
+
+    fn told(&mut self, objects: &[ReadObject], key: &str) -> Result<Vec<Option<String>>, Failure> {
+        let objects = objects.iter().map(|it| (it.path.clone(), it.bytes));
+        self.io
+            .run(told::read(&self.output, objects.collect(), key))
+    }
+
+    fn published(&self) -> Option<&Version> {
+        self.published.as_deref()
+    }
+
+    fn published_table(&mut self, file: &TableFile) -> Result<Vec<RecordBatch>, Failure> {
+        let uri = self.output.uri_of(&file.path);
+        gleaner_storage::table::read_whole(&self.io, &uri, &file.checksum)
     }
 }

@@ -2,7 +2,7 @@
 
 use gleaner_queue::QueueError;
 use gleaner_schemas::job::JobError;
-use gleaner_schemas::{Failure, FailureKind};
+use gleaner_schemas::{Check, Failure, FailureKind};
 use gleaner_storage::OutputError;
 
 /// A run that did not end well. Work that was committed is kept in every case.
@@ -28,6 +28,14 @@ pub enum RunError {
     /// Something outside cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// What would be published differs too much from what is.
+    #[error("{message}")]
+    Guardrail {
+        /// The figures that are beyond their bounds, as a table.
+        message: String,
+        /// All figures.
+        checks: Vec<Check>,
+    },
     /// What the job may spend is spent.
     #[error("{0}")]
     BudgetSpent(String),
@@ -67,6 +75,7 @@ impl RunError {
             Self::Job(_) | Self::Usage { .. } => 2,
             Self::Quarantined { .. } => 3,
             Self::Unreachable(_) => 4,
+            Self::Guardrail { .. } => 5,
             Self::BudgetSpent(_) => 6,
             Self::Interrupted => 130,
         }

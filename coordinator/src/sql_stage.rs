@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::driver::{Driver, Mode};
 use crate::inputs::InputSet;
 use crate::reduce::{put_table, remove_lost};
+use crate::restore;
 use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::sql::{self, CORPUS, Session, SqlError};
@@ -61,7 +62,8 @@ pub fn check(job: &Job) -> Vec<JobError> {
         {
             errors.push(job.error_at(&format!("stages.{name}.sql"), error.to_string(), None));
         }
-        tables.extend([name.to_owned(), format!("{name}_model")]);
+        tables.push(name.to_owned());
+        tables.extend(["model", "ngrams"].map(|further| format!("{name}_{further}")));
     }
     errors
 }
@@ -81,7 +83,22 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
     })
     .await?;
     let is_new = stored.is_none();
+    let lost = match &stored {
+        Some(result) => {
+            let files: Vec<TableFile> = result.tables.values().cloned().collect();
+            let is_lost = retrying(shutdown, || async {
+                Ok(!restore::lost(driver.output, &files).await?.is_empty())
+            });
+            is_lost.await?
+        }
+        None => false,
+    };
     let result = match stored {
+        Some(_) if lost && driver.mode == Mode::Plan => return Ok(None),
+        Some(result) if lost => {
+            let computed = compute(driver, query, &id).await?;
+            put_back(driver, &key, result, computed).await?
+        }
         Some(result) => result,
         None if driver.mode == Mode::Plan => return Ok(None),
         None => {
@@ -104,6 +121,40 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         result,
         is_new,
     }))
+}
+
+/// Puts the objects of a table that was made again where those of the stored result were; they are
+/// the same unless the query leaves its order open.
+async fn put_back(
+    driver: &Driver<'_>,
+    key: &str,
+    stored: ReduceResult,
+    computed: ReduceResult,
+) -> Result<ReduceResult, RunError> {
+    let (output, shutdown) = (driver.output, &driver.environment.shutdown);
+    let pairs = || stored.tables.iter().zip(&computed.tables);
+    let is_same = stored.tables.len() == computed.tables.len()
+        && pairs().all(|((_, then), (_, now))| then.checksum == now.checksum);
+    if !is_same {
+        return retrying(shutdown, || async {
+            output.delete(key).await?;
+            output
+                .create_json(key, "result of a query", computed.clone())
+                .await
+        })
+        .await;
+    }
+    for ((_, then), (_, now)) in pairs().filter(|((_, then), (_, now))| then.path != now.path) {
+        retrying(shutdown, || async {
+            if let Some(bytes) = output.get(&now.path).await? {
+                output.put(&then.path, bytes).await?;
+                output.delete(&now.path).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(stored)
 }
 
 async fn compute(
@@ -133,7 +184,10 @@ async fn compute(
     let mut stream = session.query_stream(query.sql).await.map_err(failed)?;
     let schema = columns::with_field_ids(&stream.schema());
     let memory_bytes = driver.job.job.file.memory.bytes();
-    let new_encoder = || TableEncoder::new(schema.clone(), memory_bytes);
+    let new_encoder = || {
+        let encoder = TableEncoder::new(schema.clone(), memory_bytes)?;
+        Ok::<_, Failure>(encoder.with_figures(&schema))
+    };
     let mut encoder = new_encoder()?;
     let mut objects = Vec::new();
     let provenance = json!({ "query": id });

@@ -18,6 +18,7 @@ pub mod attempt_record;
 pub mod columns;
 pub mod endpoint_settings;
 pub mod failure;
+pub mod figures;
 pub mod identity;
 pub mod job;
 pub mod lanes;
@@ -29,6 +30,7 @@ pub mod units;
 pub use attempt_record::{AttemptOutcome, AttemptRecord};
 pub use endpoint_settings::EndpointSettings;
 pub use failure::{Failure, FailureKind, Place};
+pub use figures::{Beyond, Check, ColumnSums, Figure, Figures};
 pub use identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
 pub use lanes::Lanes;
 pub use manifest::{

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::figures::{Check, Figures};
 use crate::identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
 use crate::lanes::Lanes;
 use crate::plan::SourceFile;
@@ -215,6 +216,9 @@ pub struct TableVersion {
     pub since_version: u64,
     /// When that version was published: RFC 3339, UTC.
     pub since: String,
+    /// What its rows come to, where its objects tell: what the next version is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
 }
 
 /// How much of a stage was computed by the run that published the version.
@@ -274,11 +278,15 @@ pub struct Version {
     pub tables: BTreeMap<String, TableVersion>,
     /// Corpus files that the version covers.
     pub corpus: Vec<Arc<SourceFile>>,
+    /// How it compared with the version before it when it was published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 impl Version {
-    /// The version of the format that this build writes and reads.
-    pub const FORMAT: u32 = 1;
+    /// The version of the format that this build writes. It reads version 1 too, which has no
+    /// figures and no checks.
+    pub const FORMAT: u32 = 2;
 
     /// A hash of everything that a reader can see; equal hashes mean that nothing new is to be
     /// published.

@@ -171,6 +171,20 @@ impl Ratio {
         })
     }
 
+    /// So many hundredths.
+    #[must_use]
+    pub const fn of_hundredths(n: u64) -> Self {
+        let mut divisor = 100;
+        // The largest divisor of both; a `const fn` has no iterators.
+        while !n.is_multiple_of(divisor) || !100_u64.is_multiple_of(divisor) {
+            divisor -= 1;
+        }
+        Self {
+            numerator: n / divisor,
+            denominator: 100 / divisor,
+        }
+    }
+
     /// The numerator in lowest terms.
     #[must_use]
     pub const fn numerator(self) -> u64 {

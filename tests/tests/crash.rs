@@ -14,7 +14,13 @@ use rand::{RngExt as _, SeedableRng as _};
 
 const KILLS: usize = 10;
 /// Tables of the job.
-const TABLES: [&str; 4] = ["weights", "weights_model", "chosen", "counts"];
+const TABLES: [&str; 5] = [
+    "weights",
+    "weights_model",
+    "weights_ngrams",
+    "chosen",
+    "counts",
+];
 
 const JOB: &str = "
 name: crash

@@ -27,6 +27,7 @@ mod page_checksums;
 mod prompt;
 mod queries;
 mod reading;
+mod refresh;
 mod reports;
 mod scale;
 mod scoring;

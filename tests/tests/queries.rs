@@ -209,7 +209,13 @@ fn system_tables_describe_what_is_there() {
     let (workspace, documents) = finished();
     let out = workspace.path().join("out");
     let listed = workspace.sql("SELECT * FROM gleaner.files");
-    let tables = ["weights", "weights_model", "chosen", "counts"];
+    let tables = [
+        "weights",
+        "weights_model",
+        "weights_ngrams",
+        "chosen",
+        "counts",
+    ];
     for table in tables {
         let of_table = listed.iter().filter(|row| row["table_name"] == table);
         let found: BTreeSet<String> = of_table.map(|row| text(row, "path")).collect();

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use gleaner_coordinator::commands::coordinate::{Orders, coordinate};
 use gleaner_coordinator::commands::prepare::{self, JobArguments};
-use gleaner_coordinator::commands::run::coordinate;
 use gleaner_coordinator::driver::Environment;
 use gleaner_coordinator::progress::Silent;
 use gleaner_coordinator::run_error::RunError;
@@ -124,7 +124,12 @@ async fn run(folder: &Path, name: &str, contents: &[u8], n_reads: i64) -> (Optio
         progress: Arc::new(Silent),
         shutdown: Shutdown::new(),
     };
-    let ended = coordinate(&checked, &base_dir, &environment, &io, workers).await;
+    let orders = Orders {
+        base_dir: &base_dir,
+        workers,
+        accept: false,
+    };
+    let ended = coordinate(&checked, &environment, &io, orders).await;
     (ended.err(), n_before)
 }
 

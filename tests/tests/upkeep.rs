@@ -12,7 +12,13 @@ use gleaner_tests::small;
 use serde_json::{Value, json};
 
 /// Tables of the job, with the model of the weights.
-const TABLES: [&str; 4] = ["weights", "weights_model", "chosen", "counts"];
+const TABLES: [&str; 5] = [
+    "weights",
+    "weights_model",
+    "weights_ngrams",
+    "chosen",
+    "counts",
+];
 
 fn finished() -> Workspace {
     let (workspace, _) = small::workspace();

@@ -297,7 +297,7 @@ impl Bench {
             format: PhasePlan::FORMAT,
             stage: "weights".to_owned(),
             kind: "importance_weights".to_owned(),
-            code_version: 1,
+            code_version: 2,
             phase: phase.to_owned(),
             params,
             side_inputs: vec![self.model.clone()],

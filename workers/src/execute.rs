@@ -16,7 +16,7 @@ use gleaner_schemas::{
 use gleaner_storage::documents::{BatchLimits, DocumentReader, PredicateCompiler};
 use gleaner_storage::lookup::CorpusLookup;
 use gleaner_storage::table::{BlockingIo, TableReader};
-use gleaner_storage::{LocalCopies, Output, TableEncoder, checkpoints};
+use gleaner_storage::{LocalCopies, Output, TableEncoder, checkpoints, layout};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -187,7 +187,11 @@ impl Shared {
         })?;
         // Half of what the stage leaves of the slot's memory is for the output, the rest for input.
         let left_bytes = plan.memory_bytes.saturating_sub(stage.memory_bytes());
-        let mut encoder = TableEncoder::new(stage.output(), left_bytes / 2)?;
+        let schema = stage.output();
+        let mut encoder = TableEncoder::new(Arc::clone(&schema), left_bytes / 2)?;
+        if !plan.folder.starts_with(layout::PRIVATE) {
+            encoder = encoder.with_figures(&schema);
+        }
         let mut excluded = 0;
         for slice in &task.shard.slices {
             let mut batches = self.open_slice(&io, plan, slice)?;
@@ -207,6 +211,9 @@ impl Shared {
             stop_if(cancel)?;
             encoder.write(&rows)
         })?;
+        for (key, value) in stage.told() {
+            encoder.tell(key, value);
+        }
         let mut lanes = stage.lanes();
         lanes.excluded = excluded;
         metrics::counter!(metric::TASK_ROWS_IN, "stage_kind" => plan.kind.clone())

@@ -287,6 +287,41 @@ pub trait ReduceInputs {
     ///
     /// Of the reads.
     fn side_input(&mut self, name: &str) -> Result<Vec<RecordBatch>, Failure>;
+
+    /// The pinned objects of a map phase, in the order of the plan's tasks.
+    ///
+    /// # Errors
+    ///
+    /// If the reduce does not read the phase.
+    fn objects(&mut self, phase: &str) -> Result<Vec<ReadObject>, Failure>;
+
+    /// What objects tell beside their rows ([`MapStage::told`]), one for each; objects of older
+    /// programs may tell nothing.
+    ///
+    /// # Errors
+    ///
+    /// Of the reads; also if an object is gone.
+    fn told(&mut self, objects: &[ReadObject], key: &str) -> Result<Vec<Option<String>>, Failure>;
+
+    /// The newest published version, if there is one. It may only make a result come faster: the
+    /// result must be the same without it.
+    fn published(&self) -> Option<&Version>;
+
+    /// The rows of a small object of a published table, after checking the hash of its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Of the reads, or if the object is not the one that was published.
+    fn published_table(&mut self, file: &TableFile) -> Result<Vec<RecordBatch>, Failure>;
+}
+
+/// An object that a reduce may ask for what it tells beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadObject {
+    /// Key relative to the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
 }
 
 /// The result of a reduce.
@@ -450,6 +485,12 @@ pub trait MapStage: Send {
     ///
     /// As [`MapStage::process`].
     fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure>;
+
+    /// What is told of the task beside its rows, by key: texts that stand in the footer of its
+    /// object. Called once, after the end. They must be a function of the task, as its rows are.
+    fn told(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 
     /// Where the input rows of all batches so far ended up. `rows_in` and `excluded` need not be
     /// counted by stages that read documents: the reader knows them.

@@ -1,6 +1,8 @@
 //! What users call, as functions: each command of `gleaner` is one of these and a rendering.
 
+mod claim;
 pub mod completions;
+pub mod coordinate;
 pub mod diff;
 pub mod endpoint_status;
 pub mod explain;

@@ -1,13 +1,14 @@
 //! What `run`, `plan` and `validate` do first: read the job file, check it, look at the inputs.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use gleaner_schemas::FailureKind;
 use gleaner_schemas::job::{Job, JobSource};
+use gleaner_schemas::{FailureKind, Version};
 use gleaner_storage::table::BlockingIo;
-use gleaner_storage::{Output, Stores, redact, stores};
+use gleaner_storage::{Output, OutputError, Stores, redact, stores};
 use gleaner_workers::forecast::{BeforeRun, ExpectedWorkers, Forecast};
 use gleaner_workers::language_model::{self, InspectedModel};
 use gleaner_workers::stage::Need;
@@ -17,6 +18,7 @@ use crate::checked_job::{self, CheckedJob};
 use crate::datasets::{self, DatasetRows};
 use crate::driver::JobInputs;
 use crate::inputs::{self, InputSet};
+use crate::restore;
 use crate::run_error::RunError;
 
 /// A job file as the command line names it.
@@ -140,6 +142,7 @@ pub async fn load_inputs(
     }
     let forecasts = forecasts(checked, &corpus, &datasets, &models, workers)?;
     let models = models.into_iter();
+    let (published, lost_models) = newest(output).await?;
     Ok(JobInputs {
         corpus,
         datasets,
@@ -147,7 +150,8 @@ pub async fn load_inputs(
         models: models.map(|(text, model)| (text, model.facts)).collect(),
         forecasts,
         others,
-        published: output.latest_version().await?,
+        published,
+        lost_models,
     })
 }
 
@@ -182,6 +186,23 @@ async fn load_datasets(
         datasets.insert(name, set);
     }
     Ok((datasets, dataset_rows))
+}
+
+/// The newest version, and the stages whose models it names and which are gone.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn newest(
+    output: &Output,
+) -> Result<(Option<Arc<Version>>, BTreeSet<String>), OutputError> {
+    match output.latest_version().await? {
+        Some(version) => {
+            let lost = restore::lost_models(output, &version).await?;
+            Ok((Some(Arc::new(version)), lost))
+        }
+        None => Ok((None, BTreeSet::new())),
+    }
 }
 
 /// What stages foresee, each knowing of those before it.
@@ -273,7 +294,7 @@ async fn published(
     stores: &Stores,
     base_dir: &Path,
     text: &str,
-) -> Result<(Output, gleaner_schemas::Version), RunError> {
+) -> Result<(Output, Version), RunError> {
     let missing = |reason: String| {
         RunError::usage(
             format!("cannot use the model {}: {reason}", redact::redact(text)),

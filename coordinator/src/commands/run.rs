@@ -4,40 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use gleaner_schemas::RunId;
-use gleaner_schemas::job::Job;
+use gleaner_schemas::Check;
 use gleaner_storage::table::BlockingIo;
-use gleaner_storage::{Created, Output, Stores, layout};
+use gleaner_storage::{Output, Stores};
 use gleaner_workers::attempt::Workbench;
 use gleaner_workers::attempt_log::{AttemptLog, worker_name};
 use gleaner_workers::endpoint::access::Exchanges;
 use gleaner_workers::endpoint::clock::SystemClock;
 use gleaner_workers::entropy::{Entropy, SystemEntropy};
 use gleaner_workers::execute::StageExecutor;
-use gleaner_workers::forecast::ExpectedWorkers;
 use gleaner_workers::options::WorkerOptions;
 use gleaner_workers::plan_cache::PlanCache;
 use gleaner_workers::runner::{Trouble, Worker};
 use gleaner_workers::shutdown::Shutdown;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use crate::broker::{BrokerArguments, Queues, Waiting};
-use crate::checked_job::CheckedJob;
+use crate::commands::coordinate::{Orders, coordinate};
 use crate::commands::prepare::{self, JobArguments};
 use crate::datasets::DatasetRows;
-use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
-use crate::endpoints;
-use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
-use crate::losers;
+use crate::driver::{Environment, FinishedStage};
 use crate::progress::Progress;
-use crate::publish::{self, Published};
-use crate::retry::retrying;
+use crate::publish::Published;
 use crate::run_error::RunError;
-use crate::sweep;
 
 /// How long a run waits for a store that is missing, when it has its workers with it.
 const PATIENCE_EMBEDDED: Duration = Duration::from_secs(120);
@@ -55,6 +44,8 @@ pub struct RunArguments {
     pub broker: BrokerArguments,
     /// How long store, queue or workers may be missing before the run ends resumably.
     pub patience: Option<Duration>,
+    /// Whether to publish what differs from the last version beyond the job's guardrails.
+    pub accept: bool,
 }
 
 /// A run that reached its end.
@@ -72,6 +63,8 @@ pub struct RunReport {
     pub unreadable: BTreeMap<String, String>,
     /// What was found in the rows of datasets.
     pub datasets: BTreeMap<String, DatasetRows>,
+    /// How what it found compares with the version before.
+    pub checks: Vec<Check>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -147,7 +140,12 @@ pub async fn run(
     let worker_shutdown = environment.shutdown.nested();
     let coordinate = async {
         let workers = prepare::expected_workers(broker.is_some(), Some(n_slots));
-        let ended = coordinate(&checked, &base_dir, &environment, &io, workers).await;
+        let orders = Orders {
+            base_dir: &base_dir,
+            workers,
+            accept: arguments.accept,
+        };
+        let ended = coordinate(&checked, &environment, &io, orders).await;
         // Nobody offers tasks of this run any more: slots end when they have finished theirs.
         worker_shutdown.drain();
         ended
@@ -166,231 +164,5 @@ fn n_own_slots(asked: Option<usize>, has_broker: bool) -> Result<usize, RunError
         Some(n_workers) => Ok(n_workers),
         None if has_broker => Ok(0),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-    }
-}
-
-/// The coordinator's part of a run, over whatever queue and workers the environment has.
-///
-/// # Errors
-///
-/// See [`RunError`].
-pub async fn coordinate(
-    checked: &CheckedJob,
-    base_dir: &std::path::Path,
-    environment: &Environment,
-    io: &BlockingIo,
-    workers: ExpectedWorkers,
-) -> Result<RunReport, RunError> {
-    let started = Instant::now();
-    let output = Output::open(&environment.stores, &checked.output)?;
-    claim(&output, &checked.job, environment).await?;
-    let run = RunId::new(environment.entropy.next_u64());
-    let journal = Journal::new(output.clone(), run.clone());
-    let event = RunStarted {
-        run: run.clone(),
-        job: checked.job.file.name.clone(),
-        stages: checked
-            .stages
-            .iter()
-            .map(|stage| stage.name.clone())
-            .collect(),
-        started_at: rfc3339(chrono::Utc::now()),
-        pid: std::process::id(),
-    };
-    retrying(&environment.shutdown, || journal.started(&event)).await?;
-    let start = layout::run_event(&run, layout::RUN_STARTED);
-    let progress = environment.progress.as_ref();
-    let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
-    let started_ms = chrono::Utc::now().timestamp_millis();
-    retrying(&environment.shutdown, || {
-        endpoints::announce(&output, &checked.job.file, &run, started_ms)
-    })
-    .await?;
-    let stores = &environment.stores;
-    let inputs = match swept {
-        Ok(()) => prepare::load_inputs(stores, &output, checked, base_dir, workers).await,
-        Err(error) => Err(error),
-    };
-    let ended = match inputs {
-        Ok(inputs) => {
-            let driver = Driver {
-                job: checked,
-                inputs: &inputs,
-                output: &output,
-                environment,
-                io,
-                run: &run,
-                journal: &journal,
-                mode: Mode::Run,
-            };
-            let span = tracing::error_span!("job", name = checked.job.file.name, %run);
-            run_stages(&driver, &inputs, &run, started)
-                .instrument(span)
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    journal
-        .ended(&RunEnded {
-            exit_code: ended.as_ref().err().map_or(0, RunError::exit_code),
-            message: match &ended {
-                Ok(_) => "done".to_owned(),
-                Err(error) => error.to_string(),
-            },
-            version: ended
-                .as_ref()
-                .ok()
-                .map(|report| report.published.version.number),
-            ended_at: rfc3339(chrono::Utc::now()),
-        })
-        .await;
-    let mut report = ended?;
-    let entropy = environment.entropy.as_ref();
-    match losers::remove(&output, &run, &report.stages, entropy).await {
-        Ok(0) => {}
-        Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
-        Err(error) => {
-            tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
-        }
-    }
-    report.elapsed = started.elapsed();
-    Ok(report)
-}
-
-fn dataset_notes(inputs: &JobInputs) -> Vec<String> {
-    let rows = inputs.dataset_rows.iter();
-    rows.filter_map(|(name, rows)| rows.note(name)).collect()
-}
-
-async fn run_stages(
-    driver: &Driver<'_>,
-    inputs: &JobInputs,
-    run: &RunId,
-    started: Instant,
-) -> Result<RunReport, RunError> {
-    for (file, reason) in &inputs.corpus.unreadable {
-        driver
-            .environment
-            .progress
-            .note(&format!("cannot read {file}: {reason}"));
-    }
-    for (name, set) in &inputs.datasets {
-        for (file, reason) in &set.unreadable {
-            let message = format!("dataset {name}: cannot read {file}: {reason}");
-            driver.environment.progress.note(&message);
-        }
-    }
-    for note in dataset_notes(inputs) {
-        driver.environment.progress.note(&note);
-    }
-    for note in inputs.forecasts.values().flat_map(|it| &it.notes) {
-        driver.environment.progress.note(note);
-    }
-    let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
-    for checked in &driver.job.stages {
-        let span = tracing::error_span!("stage", name = checked.name);
-        match driver.run_stage(checked, &stages).instrument(span).await? {
-            StageEnd::Finished(finished) => {
-                for note in &finished.notes {
-                    driver.environment.progress.note(note);
-                }
-                stages.insert(checked.name.clone(), *finished);
-            }
-            StageEnd::Open(..) | StageEnd::Reduce(..) => {
-                return Err(RunError::Internal(format!(
-                    "stage {} stopped before its end",
-                    checked.name
-                )));
-            }
-        }
-    }
-    let published = publish::publish(
-        driver.output,
-        &driver.environment.shutdown,
-        driver.job,
-        inputs,
-        &stages,
-        run,
-        chrono::Utc::now(),
-    )
-    .await?;
-    // What was half-written before this run began is of a run that was killed, since a write takes
-    // moments. Should a writer of another run live after all, it fails and tries again.
-    if let Err(error) = driver.output.remove_staged(started.elapsed()).await {
-        tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
-    }
-    let order = driver.job.stages.iter();
-    Ok(RunReport {
-        io: driver.io.clone(),
-        output: driver.output.clone(),
-        published,
-        stages: order
-            .filter_map(|checked| stages.remove_entry(&checked.name))
-            .collect(),
-        unreadable: inputs.corpus.unreadable.clone(),
-        datasets: inputs.dataset_rows.clone(),
-        elapsed: Duration::ZERO,
-    })
-}
-
-/// `job.json`: whose output this is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
-    job: String,
-}
-
-/// Makes sure that the output belongs to this job, and that its store can arbitrate.
-async fn claim(output: &Output, job: &Job, environment: &Environment) -> Result<(), RunError> {
-    let claim = Claim {
-        job: job.file.name.clone(),
-    };
-    let stored = output
-        .create_json(layout::JOB, "claim of an output", claim.clone())
-        .await?;
-    if stored != claim {
-        return Err(job
-            .error_at(
-                "output",
-                format!(
-                    "{} holds the output of another job, {:?}; this one is {:?}",
-                    output.uri(),
-                    stored.job,
-                    claim.job
-                ),
-                Some("choose another `output:`, or rename the job back".to_owned()),
-            )
-            .into());
-    }
-    if job.file.single_coordinator {
-        return Ok(());
-    }
-    probe(output, environment.entropy.as_ref()).await
-}
-
-/// Some stores accept the condition of a conditional put and ignore it. Several puts of the same
-/// new key race; exactly one may win.
-async fn probe(output: &Output, entropy: &dyn Entropy) -> Result<(), RunError> {
-    const RACERS: u8 = 4;
-    let key = format!("{}/probe-{:016x}", layout::PRIVATE, entropy.next_u64());
-    let racers = (0..RACERS).map(|racer| output.create(&key, Bytes::from(vec![racer])));
-    let results = futures::future::join_all(racers).await;
-    let n_winners = results
-        .iter()
-        .filter(|result| matches!(result, Ok(Created::Stored)))
-        .count();
-    let failed = results.into_iter().find_map(Result::err);
-    output.delete(&key).await?;
-    match (n_winners, failed) {
-        (1, _) => Ok(()),
-        (0, Some(error)) => Err(error.into()),
-        _ => Err(RunError::usage(
-            format!(
-                "the store of {} does not honour conditional puts: {n_winners} of {RACERS} \
-                 writers of one new object won",
-                output.uri()
-            ),
-            "two coordinators could publish different versions; use another store, or make sure \
-             that only one coordinator runs and set `single_coordinator: true` in the job file",
-        )),
     }
 }

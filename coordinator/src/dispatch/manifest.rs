@@ -11,6 +11,7 @@ use gleaner_storage::output::ListedAttempt;
 use gleaner_storage::{Attempts, OutputError, encode, layout};
 
 use super::Dispatcher;
+use super::pinned_before::PinnedBefore;
 use crate::ledger::Ledger;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -45,15 +46,21 @@ impl Dispatcher<'_> {
             .collect();
         // It has said all that it knows, and with a million tasks what follows takes its memory.
         drop(ledger);
+        let before = PinnedBefore::read(self.output, plan, tasks.len()).await;
         // By numbers: a closure over borrowed pairs is not general enough for a future that is
         // sent.
         let chosen = (0..tasks.len()).filter_map(|idx| {
             let attempt = attempts.smallest(&tasks[idx].id)?.clone();
             Some((idx, attempt))
         });
+        let before = &before;
         let mut pinned: Vec<PinnedAttempt> = futures::stream::iter(chosen)
             .map(|(idx, attempt)| async move {
-                retrying(self.shutdown, || self.pin(&tasks[idx], &attempt)).await
+                let task = &tasks[idx];
+                if let Some((rows, lanes)) = before.get(&task.id, &attempt) {
+                    return Ok(pinned_attempt(task, &attempt, rows, lanes));
+                }
+                retrying(self.shutdown, || self.pin(task, &attempt)).await
             })
             .buffered(FOOTER_READS)
             .try_collect()
@@ -117,15 +124,19 @@ impl Dispatcher<'_> {
                     source: error.into(),
                 },
             })?;
-        Ok(PinnedAttempt {
-            task: task.id.clone(),
-            attempt: attempt.attempt.clone(),
-            folder: Arc::clone(&attempt.folder),
-            rows: facts.rows,
-            bytes: attempt.bytes,
-            lanes: facts.lanes,
-            inputs: inputs_of(task),
-        })
+        Ok(pinned_attempt(task, attempt, facts.rows, facts.lanes))
+    }
+}
+
+fn pinned_attempt(task: &Task, attempt: &ListedAttempt, rows: u64, lanes: Lanes) -> PinnedAttempt {
+    PinnedAttempt {
+        task: task.id.clone(),
+        attempt: attempt.attempt.clone(),
+        folder: Arc::clone(&attempt.folder),
+        rows,
+        bytes: attempt.bytes,
+        lanes,
+        inputs: inputs_of(task),
     }
 }
 

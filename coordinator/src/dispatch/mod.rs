@@ -14,6 +14,7 @@
 mod access;
 mod look;
 mod manifest;
+mod pinned_before;
 mod watch;
 mod work;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gleaner_schemas::{PhaseManifest, PhasePlan, Resource, Route, Shard, SideInput, Task};
+use gleaner_schemas::{PhaseManifest, PhasePlan, PlanId, Resource, Route, Shard, SideInput, Task};
 use gleaner_storage::layout;
 use gleaner_workers::stage::{DocumentSource, MapPhase, PhaseInput, SideTable};
 use tokio::time::Instant;
@@ -14,10 +14,11 @@ use super::{Driver, FinishedStage, Mode, OpenPhase, StageEnd, StageProgress};
 use crate::allow;
 use crate::checked_job::CheckedStage;
 use crate::datasets::DatasetRows;
-use crate::dispatch::{Dispatcher, PhaseEnd, PhaseState, stored_manifest};
+use crate::dispatch::{Dispatcher, PhaseEnd, PhaseOutcome, PhaseState, stored_manifest};
 use crate::phase_input;
 use crate::planner;
 use crate::progress::{bytes, duration};
+use crate::restore;
 use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::splits;
@@ -54,6 +55,30 @@ impl Driver<'_> {
                 stored_manifest(self.output, &plan, &plan_id, &tasks)
             })
             .await?;
+            let lost = match &stored {
+                Some(manifest) if phase.is_table => {
+                    let lost = || restore::lost_attempts(self.output, &plan.folder, manifest);
+                    retrying(shutdown, lost).await?
+                }
+                _ => Vec::new(),
+            };
+            let stored = match (stored, self.mode) {
+                // To be made again: to `gleaner plan` these tasks are open.
+                (Some(_), Mode::Plan) if !lost.is_empty() => None,
+                (Some(manifest), Mode::Run) if !lost.is_empty() => {
+                    let dispatcher = self.dispatcher(checked, &phase.name, started);
+                    let planned = (&plan, &plan_id, tasks.as_slice());
+                    let restored = self.restore(&dispatcher, planned, manifest, &lost).await?;
+                    let Some(outcome) = restored else { continue };
+                    progress.reuse.n_reused += outcome.n_reused;
+                    progress.work += outcome.work;
+                    progress.reuse.n_tasks += plan.n_tasks;
+                    let manifest = Arc::new(outcome.manifest);
+                    progress.keep(&phase, &plan.folder, &manifest);
+                    return Ok(None);
+                }
+                (stored, _) => stored,
+            };
             let manifest = match (stored, self.mode) {
                 (Some(manifest), mode) => {
                     progress.reuse.n_reused += plan.n_tasks;
@@ -101,13 +126,7 @@ impl Driver<'_> {
             )?;
             self.check_dataset(checked, &phase, &manifest)?;
             let manifest = Arc::new(manifest);
-            progress
-                .folders
-                .push((plan.folder.clone(), Arc::clone(&manifest)));
-            if phase.is_table {
-                progress.table = Some(Arc::clone(&manifest));
-            }
-            progress.maps.insert(phase.name, manifest);
+            progress.keep(&phase, &plan.folder, &manifest);
             return Ok(None);
         }
     }
@@ -134,6 +153,41 @@ impl Driver<'_> {
         let told = rows.map_or_else(String::new, DatasetRows::told);
         let (rejected, rows_in) = (manifest.lanes.rejected, manifest.lanes.rows_in);
         allow::check_dataset(&self.job.job.file.allow, name, rejected, rows_in, &told)
+    }
+
+    /// Makes the objects of a complete phase again that are gone. `None` if the phase has to be
+    /// planned again.
+    async fn restore(
+        &self,
+        dispatcher: &Dispatcher<'_>,
+        (plan, plan_id, tasks): (&PhasePlan, &PlanId, &[Task]),
+        manifest: PhaseManifest,
+        lost: &[usize],
+    ) -> Result<Option<PhaseOutcome>, RunError> {
+        let (output, shutdown) = (self.output, &self.environment.shutdown);
+        self.environment.progress.note(&format!(
+            "{}: {} of {} objects are gone or cut short, and are made again",
+            plan.stage,
+            lost.len(),
+            manifest.attempts.len()
+        ));
+        // What is left of them would be taken for them.
+        for pinned in lost.iter().map(|idx| &manifest.attempts[*idx]) {
+            let key = layout::pinned(pinned);
+            retrying(shutdown, || output.delete(&key)).await?;
+        }
+        let PhaseEnd::Complete(outcome) = dispatcher.run_phase(plan, plan_id, tasks, None).await?
+        else {
+            return Ok(None);
+        };
+        let put_back = || restore::put_back(output, self.run, &plan.folder, &manifest, lost);
+        if retrying(shutdown, put_back).await? {
+            return Ok(Some(outcome));
+        }
+        // The world answers differently now: what is there from now on has a manifest of its own.
+        let key = layout::phase_manifest(&plan.stage, &plan.phase, plan_id);
+        retrying(shutdown, || output.delete(&key)).await?;
+        Ok(None)
     }
 
     fn dispatcher(&self, checked: &CheckedStage, phase: &str, started: Instant) -> Dispatcher<'_> {

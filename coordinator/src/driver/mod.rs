@@ -10,7 +10,7 @@
 
 mod map;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use gleaner_workers::forecast::Forecast;
 use gleaner_workers::language_model::ModelFacts;
 use gleaner_workers::runner::Trouble;
 use gleaner_workers::shutdown::Shutdown;
-use gleaner_workers::stage::{Completed, CompletedStage, Outcome, OutcomeTable, ReducePhase, Step};
+use gleaner_workers::stage::{
+    Completed, CompletedStage, MapPhase, Outcome, OutcomeTable, ReducePhase, Step,
+};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -84,7 +86,9 @@ pub struct JobInputs {
     /// Newest versions of other outputs, by the text that names them.
     pub others: BTreeMap<String, (Output, Version)>,
     /// The newest version of this output.
-    pub published: Option<Version>,
+    pub published: Option<Arc<Version>>,
+    /// Stages whose model that version names, and which is gone.
+    pub lost_models: BTreeSet<String>,
 }
 
 /// Whether tasks are run, or only counted.
@@ -175,6 +179,17 @@ struct StageProgress {
     work: Work,
 }
 
+impl StageProgress {
+    /// Remembers a map phase that is complete.
+    fn keep(&mut self, phase: &MapPhase, folder: &str, manifest: &Arc<PhaseManifest>) {
+        self.folders.push((folder.to_owned(), Arc::clone(manifest)));
+        if phase.is_table {
+            self.table = Some(Arc::clone(manifest));
+        }
+        self.maps.insert(phase.name.clone(), Arc::clone(manifest));
+    }
+}
+
 impl Driver<'_> {
     /// Takes a stage to its end.
     ///
@@ -196,6 +211,9 @@ impl Driver<'_> {
             .iter()
             .map(|(need, (_, version))| (need.clone(), version.clone()))
             .collect();
+        // A model that is gone is fitted again; it must come out as it was.
+        let is_lost = self.inputs.lost_models.contains(&checked.name);
+        let published = self.inputs.published.as_deref().filter(|_| !is_lost);
         let mut progress = StageProgress::default();
         let started = Instant::now();
         for _ in 0..STEPS_MAX {
@@ -205,7 +223,7 @@ impl Driver<'_> {
             let step = checked.stage.next(&Completed {
                 maps: &progress.maps,
                 reduces: &progress.reduces,
-                published: self.inputs.published.as_ref(),
+                published,
                 others: &others,
                 stages: &completed_stages,
                 models: &self.inputs.models,
@@ -240,6 +258,9 @@ impl Driver<'_> {
                         progress.work.seconds = started.elapsed().as_secs_f64();
                     }
                     let finished = self.finish(checked, outcome, progress).await?;
+                    if is_lost {
+                        self.check_restored(checked, &finished)?;
+                    }
                     return Ok(StageEnd::Finished(Box::new(finished)));
                 }
             }
@@ -275,8 +296,21 @@ impl Driver<'_> {
             entropy: self.environment.entropy.as_ref(),
             shutdown: &self.environment.shutdown,
             memory_bytes: self.job.job.file.memory.bytes(),
+            published: self.inputs.published.as_ref(),
         };
-        let result = match (reducer.stored(&planned, checked.kind).await?, self.mode) {
+        let stored = reducer.stored(&planned, checked.kind).await?;
+        let is_lost = match &stored {
+            Some(result) => reducer.is_lost(result).await?,
+            None => false,
+        };
+        let result = match (stored, self.mode) {
+            (Some(_), Mode::Plan) if is_lost => {
+                return Ok(Some(StageEnd::Reduce(name, progress.reuse)));
+            }
+            (Some(result), Mode::Run) if is_lost => {
+                let restored = reducer.restore(planned, checked.kind, &checked.stage, result);
+                restored.await?
+            }
             (Some(result), _) => result,
             (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.reuse))),
             (None, Mode::Run) => {
@@ -367,6 +401,38 @@ impl Driver<'_> {
                 .map(|table| table.files.clone()),
         };
         files.ok_or_else(|| RunError::Internal(format!("table {name} does not exist")))
+    }
+}
+
+impl Driver<'_> {
+    /// Other weights under the same name would be no repair.
+    fn check_restored(
+        &self,
+        checked: &CheckedStage,
+        finished: &FinishedStage,
+    ) -> Result<(), RunError> {
+        let name = format!("{}_model", checked.name);
+        let before = self.inputs.published.as_deref();
+        let before = before.and_then(|version| version.tables.get(&name));
+        let contents = |files: &[TableFile]| -> Vec<_> {
+            files.iter().map(|file| file.checksum.clone()).collect()
+        };
+        let now = finished.completed.tables.get(&name);
+        if before.map(|table| contents(&table.files)) == now.map(|files| contents(files)) {
+            return Ok(());
+        }
+        Err(RunError::usage(
+            format!(
+                "the model of stage {} is gone, and fitting it again gives another one: its inputs \
+                 have changed since",
+                checked.name
+            ),
+            format!(
+                "put back the files of {name}/ that `gleaner verify` names, or fit anew for good: \
+                 --set stages.{}.refit=true",
+                checked.name
+            ),
+        ))
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod attempts;
 mod catalog;
+mod checks;
 mod corpus;
 mod error;
 pub mod format;

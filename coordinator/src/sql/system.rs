@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `gleaner.stages` | stage | `position`, `stage`, `kind`, `code_version`, `params` and `facts` (JSON), `tables`, lanes, `n_quarantined`, `n_files`, `rows`, `bytes`, `since_version`, `since` |
 //! | `gleaner.tasks` | task of a stage's table, and quarantined task of any phase | `stage`, `phase`, `task`, `status` (`ok`, `quarantined`), `path`, `rows`, `bytes`, lanes, `inputs`, `failure`, `failure_kind`, `attempts`, `worker`, `started_at`, `seconds`, `bytes_in`, `worker_peak_memory_bytes` |
+//! | `gleaner.guardrails` | figure that was compared with the version before | `stage`, `figure`, `detail` (column or source), `before`, `now`, `least`, `most`, `beyond`, `is_crossed` |
+//! | `gleaner.drift` | column of weights | `stage`, `fitted_by_version`, `kl`, `kl_noise`, `unseen_share`, `n_texts`, `n_ngrams`, `column_name`, `mean_at_fit`, `deviation_at_fit`, `mean_now`, `shift` |
 //! | `gleaner.files` | object | `stage`, `table_name`, `path`, `rows`, `bytes`, `checksum`, `task`, lanes, `inputs` |
 //!
 //! What workers recorded (`attempts` and what follows it) is null where a record was lost or
@@ -23,11 +25,12 @@ use arrow::error::ArrowError;
 use gleaner_schemas::{Lanes, QuarantinedTask, TableFile, TaskId, Version, VersionStage};
 
 use crate::sql::attempts::Attempts;
+use crate::sql::checks;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 3] = ["files", "stages", "tasks"];
+pub(crate) const TABLES: [&str; 5] = ["drift", "files", "guardrails", "stages", "tasks"];
 
-type Columns = Vec<(&'static str, ArrayRef, bool)>;
+pub(super) type Columns = Vec<(&'static str, ArrayRef, bool)>;
 
 /// The rows of one of [`TABLES`]. `phases` names the phase that wrote a stage's table, where that
 /// is known; `attempts` what workers told.
@@ -40,6 +43,8 @@ pub(crate) fn rows(
     let columns = match table {
         "files" => files(version),
         "stages" => stages(version),
+        "guardrails" => checks::guardrails(version),
+        "drift" => checks::drift(version),
         _ => tasks(version, phases, attempts),
     };
     RecordBatch::try_from_iter_with_nullable(columns)

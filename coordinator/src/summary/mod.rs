@@ -5,6 +5,7 @@
 //! `run --json`.
 
 pub(crate) mod documents;
+mod drift;
 pub(crate) mod duplicates;
 mod generation;
 pub(crate) mod losses;
@@ -17,7 +18,7 @@ mod weights;
 
 use std::collections::BTreeMap;
 
-use gleaner_schemas::{Lanes, Reuse};
+use gleaner_schemas::{Check, Lanes, Reuse};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -27,6 +28,7 @@ use crate::dispatch::Work;
 use crate::run_error::RunError;
 use crate::sql::Session;
 
+pub use drift::DriftSummary;
 pub use generation::{Cost, End, GenerationSummary, GradeSummary, Interval, JudgeSummary};
 pub use losses::{Agreement, LossDocument, LossSummary, SourceReduction, Spread, TrainingSummary};
 pub use selection::{SelectionSummary, SourceShare};
@@ -54,6 +56,8 @@ pub struct Summary {
     pub datasets: BTreeMap<String, DatasetRows>,
     /// Stages in order.
     pub stages: Vec<StageSummary>,
+    /// How what was found compares with the version before, and with what models were fitted on.
+    pub guardrails: Vec<Check>,
 }
 
 /// What a stage did.
@@ -78,6 +82,9 @@ pub struct StageSummary {
     pub work: Work,
     /// Sentences.
     pub notes: Vec<String>,
+    /// Of `importance_weights`: its input beside what the model was fitted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftSummary>,
     /// Of `importance_weights`: one for each column of weights.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightsSummary>,
@@ -120,13 +127,25 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             reuse: finished.reuse,
             work: finished.work,
             notes: finished.notes.clone(),
+            drift: drift::of(completed),
             weights: Vec::new(),
             training: losses::training(&completed.facts),
             losses: None,
             selection: None,
             generation: None,
         };
-        if report.published.is_new {
+        let n_objects = version
+            .tables
+            .get(name)
+            .map_or(0, |table| table.files.len());
+        let is_small_part = is_small_part(n_objects, finished.reuse);
+        if report.published.is_new && is_small_part {
+            stage.notes.push(
+                "little of it is new, so that its rows are not read again for this summary; \
+                 `gleaner report` shows all of it"
+                    .to_owned(),
+            );
+        } else if report.published.is_new {
             match completed.kind.as_str() {
                 "importance_weights" => {
                     stage.weights = weights::gather(report, &session, name, completed).await?;
@@ -169,7 +188,17 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             .map(|(name, rows)| (name.clone(), rows.clone()))
             .collect(),
         stages,
+        guardrails: report.checks.clone(),
     })
+}
+
+/// Whether a run did a small part of a table of many objects: to read all of them would take longer than
+/// what the run did.
+fn is_small_part(n_objects: usize, reuse: Reuse) -> bool {
+    const OBJECTS_MIN: usize = 1000;
+    const PART: u64 = 10;
+    let n_done = reuse.n_tasks.saturating_sub(reuse.n_reused);
+    n_objects >= OBJECTS_MIN && n_done.saturating_mul(PART) < reuse.n_tasks
 }
 
 impl Summary {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::text::{Paint, display_width, pad_left, pad_right, truncate};
 use super::{DocumentSummary, SelectionSummary, StageSummary, Summary, WeightsSummary};
 use super::{render_generation, render_losses};
+use crate::guardrails;
 use crate::progress::{bytes, count, duration};
 
 /// Columns, where the output is no terminal.
@@ -49,6 +50,15 @@ impl Summary {
                 let _ = writeln!(text, "  {head}{line}");
             }
         }
+        for check in self.guardrails.iter().filter(|check| check.is_crossed) {
+            let accepted = if check.stops() {
+                "accepted:"
+            } else {
+                "warning:"
+            };
+            let line = guardrails::line(check);
+            let _ = writeln!(text, "  {} {line}", paint.yellow(accepted));
+        }
         for stage in &self.stages {
             self.stage(&mut text, stage, paint, width);
         }
@@ -64,6 +74,9 @@ impl Summary {
         let _ = writeln!(text, "  {}", paint.dim(&work(stage)));
         for note in &stage.notes {
             let _ = writeln!(text, "  {} {note}", paint.yellow("note:"));
+        }
+        if let Some(drift) = &stage.drift {
+            let _ = writeln!(text, "  {}", paint.dim(&drift.render()));
         }
         for weights in &stage.weights {
             render_weights(text, weights, paint, width);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
+use super::guardrails::Guardrails;
 use crate::units::{ByteSize, HumanDuration, Limit, Ratio};
 
 /// A job: what to read, what to compute, where to write.
@@ -35,6 +36,9 @@ pub struct JobFile {
     /// What may be given up before the job counts as failed.
     #[serde(default)]
     pub allow: Allow,
+    /// How much a refresh may change before it is not published.
+    #[serde(default)]
+    pub guardrails: Guardrails,
     /// Language-model servers that stages name.
     #[serde(default)]
     pub endpoints: BTreeMap<String, Endpoint>,

@@ -8,6 +8,7 @@
 mod endpoint;
 mod error;
 mod file;
+mod guardrails;
 mod schema;
 mod yaml;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 pub use endpoint::{Budget, Endpoint, Price, StructuredOutput, Timeouts};
 pub use error::{JobError, Span, nearest};
 pub use file::{Allow, Columns, Corpus, JobFile, Paths, Priority, StageSpec, Stages, TextsVisitor};
+pub use guardrails::{Bound, DriftBounds, Guardrails};
 pub use schema::json_schema;
 use yaml::Document;
 
@@ -149,14 +151,18 @@ impl Job {
             let mut chars = name.chars();
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
                 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if !is_name || RESERVED_STAGES.contains(&name) || name.ends_with("_model") {
+            if !is_name
+                || RESERVED_STAGES.contains(&name)
+                || name.ends_with("_model")
+                || name.ends_with("_ngrams")
+            {
                 errors.push(
                     self.error_at_key(
                         &format!("stages.{name}"),
                         format!("{name:?} cannot be the name of a stage"),
                         Some(
                             "use lower-case letters, digits and `_`, starting with a letter; \
-                         `corpus`, `gleaner` and names that end in `_model` are tables already"
+                         `corpus`, `gleaner` and names that end in `_model` or `_ngrams` are tables already"
                                 .to_owned(),
                         ),
                     ),

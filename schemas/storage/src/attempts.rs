@@ -1,7 +1,7 @@
 //! Attempts of many tasks, listed folder by folder.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use gleaner_schemas::TaskId;
+use gleaner_schemas::{AttemptId, TaskId};
 
 use crate::output::{ListedAttempt, Output, OutputError};
 
@@ -28,6 +28,26 @@ impl Attempts {
             .sorted
             .chunk_by(|(task, _), (next_task, _)| task == next_task);
         of_same_task.filter_map(|attempts| attempts.first().map(|(task, _)| task))
+    }
+
+    /// The attempts of a task, the smallest id first.
+    pub fn of_task<'a>(&'a self, task: &'a TaskId) -> impl Iterator<Item = &'a ListedAttempt> {
+        let first_idx = self.sorted.partition_point(|(it, _)| it < task);
+        let attempts = self.sorted[first_idx..].iter();
+        attempts
+            .take_while(move |(it, _)| it == task)
+            .map(|(_, attempt)| attempt)
+    }
+
+    /// An attempt, if it is there.
+    #[must_use]
+    pub fn find(&self, task: &TaskId, attempt: &AttemptId) -> Option<&ListedAttempt> {
+        let first_idx = self.sorted.partition_point(|(it, _)| it < task);
+        let of_task = self.sorted[first_idx..]
+            .iter()
+            .take_while(|(it, _)| it == task);
+        let mut attempts = of_task.map(|(_, listed)| listed);
+        attempts.find(|listed| listed.attempt == *attempt)
     }
 
     /// The attempt of a task that has the smallest id.
@@ -81,7 +101,7 @@ impl Output {
 mod tests {
     use std::sync::Arc;
 
-    use gleaner_schemas::{AttemptId, ContentHash, Fingerprint};
+    use gleaner_schemas::{ContentHash, Fingerprint};
     use object_store::memory::InMemory;
 
     use super::*;

@@ -15,12 +15,20 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
+use crate::figures::FigureCounter;
 use crate::metadata;
 
 /// Key-value metadata: [`Lanes`] as JSON.
 pub const LANES: &str = "gleaner.lanes";
 /// Key-value metadata: what made the object, as JSON.
 pub const PROVENANCE: &str = "gleaner.provenance";
+
+/// Key-value metadata: [`Figures`](gleaner_schemas::Figures) as JSON.
+pub const FIGURES: &str = "gleaner.figures";
+/// Key-value metadata: the n-grams of what was scored, as the stage counted them.
+pub const NGRAMS: &str = "gleaner.ngrams";
+/// What differs from object to object of a table.
+const OF_OBJECTS: [&str; 4] = [LANES, PROVENANCE, FIGURES, NGRAMS];
 
 /// Schema metadata: version of the layout of tables.
 pub const FORMAT: &str = "gleaner.format";
@@ -41,6 +49,7 @@ pub struct TableEncoder {
     writer: ArrowWriter<Vec<u8>>,
     rows: u64,
     bytes_max: u64,
+    figures: Option<FigureCounter>,
 }
 
 impl std::fmt::Debug for TableEncoder {
@@ -77,7 +86,21 @@ impl TableEncoder {
             writer,
             rows: 0,
             bytes_max,
+            figures: None,
         })
+    }
+
+    /// The same, for an object of a stage's table: what its rows come to stands in its footer.
+    #[must_use]
+    pub fn with_figures(mut self, schema: &Schema) -> Self {
+        self.figures = Some(FigureCounter::new(schema));
+        self
+    }
+
+    /// Puts a text into the footer.
+    pub fn tell(&mut self, key: &str, value: String) {
+        self.writer
+            .append_key_value_metadata(KeyValue::new(key.to_owned(), value));
     }
 
     /// Adds rows.
@@ -89,6 +112,9 @@ impl TableEncoder {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
         self.writer.write(batch).map_err(write_failure)?;
         self.rows += batch.num_rows() as u64;
+        if let Some(figures) = &mut self.figures {
+            figures.add(batch);
+        }
         let bytes = (self.writer.bytes_written() + self.writer.memory_size()) as u64;
         if bytes > self.bytes_max {
             return Err(Failure::new(
@@ -119,13 +145,11 @@ impl TableEncoder {
         lanes: &Lanes,
         provenance: &serde_json::Value,
     ) -> Result<Bytes, Failure> {
-        for (key, value) in [
-            (LANES, serde_json::json!(lanes).to_string()),
-            (PROVENANCE, provenance.to_string()),
-        ] {
-            self.writer
-                .append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        if let Some(figures) = self.figures.take() {
+            self.tell(FIGURES, serde_json::json!(figures.finish()).to_string());
         }
+        self.tell(LANES, serde_json::json!(lanes).to_string());
+        self.tell(PROVENANCE, provenance.to_string());
         Ok(self.writer.into_inner().map_err(write_failure)?.into())
     }
 }
@@ -146,7 +170,7 @@ pub fn table_schema(metadata: &ParquetMetaData) -> Result<Schema, ParquetError> 
     let file = metadata.file_metadata();
     let mut schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
     // These come from the file's own metadata and differ from object to object.
-    for key in [LANES, PROVENANCE] {
+    for key in OF_OBJECTS {
         schema.metadata.remove(key);
     }
     Ok(schema)
@@ -184,6 +208,23 @@ pub async fn read_facts(
             format!("{path} has no valid {LANES} metadata"),
         )
     })
+}
+
+/// A text of the footer of one of our objects, if it has one under that key.
+///
+/// # Errors
+///
+/// As [`metadata::fetch`].
+pub async fn read_told(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    bytes: u64,
+    key: &str,
+) -> Result<Option<String>, ParquetError> {
+    let metadata = metadata::fetch(store, path, bytes).await?;
+    let entries = metadata.file_metadata().key_value_metadata();
+    let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == key));
+    Ok(entry.and_then(|entry| entry.value.clone()))
 }
 
 fn facts_of(metadata: &ParquetMetaData) -> Option<ObjectFacts> {

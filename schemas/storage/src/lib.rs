@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod documents;
 pub mod encode;
 mod fetch;
+mod figures;
 pub mod footer;
 mod infer;
 mod jsonl;

@@ -37,13 +37,15 @@ impl Output {
         };
         // First of all the format: another one may have other keys.
         match serde_json::from_slice::<Stamp>(&bytes) {
-            Ok(stamp) if stamp.format != Version::FORMAT => Err(OutputError::Format {
-                uri: self.uri_of(&key),
-                expected: EXPECTED,
-                found: stamp.format,
-                known: Version::FORMAT,
-                writer: stamp.gleaner_version,
-            }),
+            Ok(stamp) if !(1..=Version::FORMAT).contains(&stamp.format) => {
+                Err(OutputError::Format {
+                    uri: self.uri_of(&key),
+                    expected: EXPECTED,
+                    found: stamp.format,
+                    known: Version::FORMAT,
+                    writer: stamp.gleaner_version,
+                })
+            }
             _ => Ok(Some(self.parse_json(&key, EXPECTED, &bytes)?)),
         }
     }

@@ -14,7 +14,7 @@ use gleaner_coordinator::journal::{Journal, RunEnded, RunStarted};
 use gleaner_coordinator::losers;
 use gleaner_coordinator::planner;
 use gleaner_coordinator::progress::Silent;
-use gleaner_coordinator::publish;
+use gleaner_coordinator::publish::{self, Ready};
 use gleaner_coordinator::retry::retrying;
 use gleaner_coordinator::run_error::RunError;
 use gleaner_coordinator::splits;
@@ -23,7 +23,7 @@ use gleaner_queue::TaskQueue;
 use gleaner_schemas::job::{Job, JobSource};
 use gleaner_schemas::{
     DocumentColumns, Fingerprint, Lanes, PhaseManifest, PhasePlan, Reuse, Route, RunId, Shard,
-    TableFile, Task, TaskId,
+    TableFile, Task, TaskId, Version,
 };
 use gleaner_storage::{Output, Stores, layout};
 use gleaner_workers::attempt::Workbench;
@@ -288,16 +288,47 @@ impl World {
             shutdown: &shutdown,
             started: Instant::now(),
         };
+        // Whoever was overtaken looks again.
+        loop {
+            let published = retrying(&shutdown, || output.latest_version()).await?;
+            let inputs = no_inputs(published.map(Arc::new));
+            let Some((is_done, stages)) = self.finish_stage(corpus, output, &dispatcher).await?
+            else {
+                return Ok((false, Vec::new()));
+            };
+            let ready = Ready {
+                job: &self.job,
+                inputs: &inputs,
+                stages: &stages,
+                figures: &BTreeMap::new(),
+                checks: Vec::new(),
+                run,
+                now: chrono::DateTime::from_timestamp(0, 0).unwrap(),
+            };
+            if publish::publish(output, &shutdown, &ready).await?.is_some() {
+                return Ok((is_done, stages.into_iter().collect()));
+            }
+        }
+    }
+
+    /// The stage with its tables, and whether nothing but poison was given up; nothing if a phase is
+    /// not complete.
+    async fn finish_stage(
+        &self,
+        corpus: Corpus,
+        output: &Output,
+        dispatcher: &Dispatcher<'_>,
+    ) -> Result<Option<(bool, BTreeMap<String, FinishedStage>)>, RunError> {
         let mut manifests = Vec::new();
         for (plan, tasks) in [&self.inner, self.table(corpus)] {
-            let manifest = run_phase(&dispatcher, plan, tasks).await?;
+            let manifest = run_phase(dispatcher, plan, tasks).await?;
             let is_poison = |task: &TaskId| self.poisoned.contains(task);
             let are_poisoned = manifest
                 .quarantined
                 .iter()
                 .all(|given_up| is_poison(&given_up.task));
             if !are_poisoned && manifest.phase == "inner" {
-                return Ok((false, Vec::new()));
+                return Ok(None);
             }
             manifests.push((plan.folder.clone(), Arc::new(manifest)));
         }
@@ -310,19 +341,10 @@ impl World {
             let tables = &mut finished.completed.tables;
             tables.insert(STAGE.to_owned(), self.glob(output).await?);
         }
-        let stages = BTreeMap::from([(STAGE.to_owned(), finished)]);
-        let now = chrono::DateTime::from_timestamp(0, 0).unwrap();
-        publish::publish(
-            output,
-            &shutdown,
-            &self.job,
-            &no_inputs(),
-            &stages,
-            run,
-            now,
-        )
-        .await?;
-        Ok((is_done, stages.into_iter().collect()))
+        Ok(Some((
+            is_done,
+            BTreeMap::from([(STAGE.to_owned(), finished)]),
+        )))
     }
 }
 
@@ -408,7 +430,7 @@ fn finished(manifests: Vec<(String, Arc<PhaseManifest>)>) -> FinishedStage {
     }
 }
 
-fn no_inputs() -> JobInputs {
+fn no_inputs(published: Option<Arc<Version>>) -> JobInputs {
     JobInputs {
         corpus: InputSet {
             files: Vec::new(),
@@ -426,6 +448,7 @@ fn no_inputs() -> JobInputs {
         models: BTreeMap::new(),
         forecasts: BTreeMap::new(),
         others: BTreeMap::new(),
-        published: None,
+        published,
+        lost_models: BTreeSet::new(),
     }
 }

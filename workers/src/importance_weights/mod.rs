@@ -8,6 +8,7 @@
 //! | `fit` | reduce | the counts | [`fit`]: the table `model` |
 //! | `adopt` | reduce | another output's model | a copy of it, instead of the three above |
 //! | `score` | map, the table | the input | [`score`]: a row per document or chunk |
+//! | `drift` | reduce | what scoring tasks told, the model | [`drift`](mod@drift): the table `ngrams`, and how far today's input is from the fit |
 //!
 //! Models are fitted on whole documents, also where chunks are scored, so that `chunk_words`
 //! changes no count. A model that a published version of the output holds stays as it is: new
@@ -16,8 +17,10 @@
 
 mod checks;
 mod count;
+mod drift;
 mod fit;
 mod model;
+mod ngram_counts;
 mod params;
 mod score;
 mod source;
@@ -37,6 +40,7 @@ use serde_json::{Value, json};
 
 pub(crate) use checks::{check_input, check_proportions};
 pub(crate) use count::{Counted, Counter};
+pub use drift::{DriftFacts, ScoreDrift};
 pub use model::{
     Features, HashName, ModelFacts, SideFacts, TargetFacts, TargetMode, TokenizerName,
 };
@@ -47,6 +51,7 @@ pub(crate) use source::changed_keys;
 pub use values::{FitSample, Names};
 
 use self::count::CountStage;
+use self::drift::{DriftParams, NGRAMS_TABLE};
 use self::fit::{FitParams, adopt_model, fit_model};
 pub(crate) use self::model::MODEL;
 use self::score::{ScoreParams, ScoreStage};
@@ -54,7 +59,8 @@ use self::source::{Model, ReadyModel};
 use crate::batch_columns::permanent;
 use crate::stage::{
     Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
-    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, Stage, StageKind, Step,
+    OutcomeTable, PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Sample, Stage, StageKind,
+    Step,
 };
 
 /// Key of what a model was fitted with, if it misses a part.
@@ -66,6 +72,7 @@ const COUNT_RAW: &str = "count-raw";
 const FIT: &str = "fit";
 const ADOPT: &str = "adopt";
 const SCORE: &str = "score";
+const DRIFT: &str = "drift";
 
 /// Seed of the sample of row groups: another one would give another model.
 const SAMPLE_SEED: u64 = 0;
@@ -80,7 +87,7 @@ impl StageKind for ImportanceWeightsKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {
@@ -209,6 +216,7 @@ impl Stage for ImportanceWeights {
             table,
             outcome,
             facts,
+            at_fit,
             notes,
         } = match model {
             Model::Missing(step) => return Ok(*step),
@@ -230,10 +238,34 @@ impl Stage for ImportanceWeights {
                 is_table: true,
             }));
         }
+        let drift = DriftParams {
+            stage: self.name.clone(),
+            features: facts.features,
+            suffixes: facts.suffixes(),
+        };
+        let Some(found) = completed.reduces.get(DRIFT) else {
+            return Ok(Step::Reduce(ReducePhase {
+                name: DRIFT.to_owned(),
+                params: json!(drift),
+                inputs: vec![SCORE.to_owned()],
+                side_inputs: vec![(MODEL.to_owned(), table)],
+            }));
+        };
+        let drift = drift::facts(&found.facts, &drift, at_fit.as_ref())?;
+        let ngrams = OutcomeTable::Reduce {
+            phase: DRIFT.to_owned(),
+            table: NGRAMS_TABLE.to_owned(),
+        };
         Ok(Step::Done(Outcome {
             table: None,
-            tables: BTreeMap::from([(format!("{}_model", self.name), outcome)]),
-            facts: BTreeMap::from([("model".to_owned(), json!(facts))]),
+            tables: BTreeMap::from([
+                (format!("{}_model", self.name), outcome),
+                (format!("{}_{NGRAMS_TABLE}", self.name), ngrams),
+            ]),
+            facts: BTreeMap::from([
+                ("model".to_owned(), json!(facts)),
+                ("drift".to_owned(), json!(drift)),
+            ]),
             notes,
         }))
     }
@@ -263,6 +295,11 @@ impl Stage for ImportanceWeights {
     ) -> Result<ReduceOutput, Failure> {
         if phase.name == ADOPT {
             return adopt_model(&phase.params, inputs);
+        }
+        if phase.name == DRIFT {
+            let params = DriftParams::deserialize(&phase.params)
+                .map_err(|error| permanent(format!("the parameters of a reduce: {error}")))?;
+            return drift::drift(&params, inputs);
         }
         let params = FitParams::deserialize(&phase.params)
             .map_err(|error| permanent(format!("the parameters of a reduce: {error}")))?;

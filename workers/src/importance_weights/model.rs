@@ -238,6 +238,8 @@ pub(crate) fn model_schema(features: &Features, suffixes: &[String]) -> Result<S
 #[derive(Debug)]
 pub(crate) struct LogRatios {
     pub(crate) by_suffix: Vec<Vec<f64>>,
+    /// Buckets that the fit did not see on the raw side; absent where it saw all.
+    pub(crate) is_unseen: Option<Vec<bool>>,
 }
 
 impl LogRatios {
@@ -249,7 +251,7 @@ impl LogRatios {
     ) -> Result<Arc<Self>, Failure> {
         let purpose = format!("log ratios {}", suffixes.join(","));
         let mut build = |batches: &[RecordBatch]| -> Result<Derived, Failure> {
-            let bytes = 8 * u64::from(features.buckets) * suffixes.len() as u64;
+            let bytes = u64::from(features.buckets) * (8 * suffixes.len() as u64 + 1);
             let value = Arc::new(Self::of(batches, features, suffixes)?);
             Ok(Derived { value, bytes })
         };
@@ -264,9 +266,12 @@ impl LogRatios {
         suffixes: &[String],
     ) -> Result<Self, Failure> {
         let mut by_suffix = vec![Vec::with_capacity(features.buckets as usize); suffixes.len()];
+        let mut is_unseen = Vec::with_capacity(features.buckets as usize);
         for batch in batches {
             check_features(batch, features)?;
             let n_before = by_suffix.first().map_or(0, Vec::len) as u64;
+            let raw_counts = numbers(batch, "raw_count")?;
+            is_unseen.extend(raw_counts.values().iter().map(|count| *count == 0));
             let buckets = numbers(batch, "bucket")?;
             let is_dense = buckets
                 .values()
@@ -291,7 +296,11 @@ impl LogRatios {
                 features.buckets
             )));
         }
-        Ok(Self { by_suffix })
+        let is_unseen = is_unseen.contains(&true).then_some(is_unseen);
+        Ok(Self {
+            by_suffix,
+            is_unseen,
+        })
     }
 }
 

@@ -16,9 +16,11 @@ use gleaner_schemas::columns::{
     DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, REASON, SOURCE, STATUS, TEXT, with_field_ids,
 };
 use gleaner_schemas::{Failure, Lanes};
+use gleaner_storage::encode::NGRAMS;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Features, LogRatios};
+use super::ngram_counts::NgramCounter;
 use crate::batch_columns::{arrow_failure, permanent, text_at, text_views, texts};
 use crate::stage::{Emit, MapContext, MapStage};
 
@@ -82,6 +84,9 @@ pub(crate) struct ScoreStage {
     schema: SchemaRef,
     extractor: FeatureExtractor,
     model: Arc<LogRatios>,
+    ngrams: NgramCounter,
+    /// What stands in the footer, once everything was scored.
+    told: Option<String>,
     lanes: Lanes,
 }
 
@@ -91,7 +96,9 @@ impl ScoreStage {
         Ok(Self {
             schema: params.schema(),
             extractor: params.features.extractor()?,
+            ngrams: NgramCounter::new(params.features.buckets, params.suffixes.len()),
             model,
+            told: None,
             lanes: Lanes::default(),
             params,
         })
@@ -100,15 +107,21 @@ impl ScoreStage {
     fn score(&mut self, text: &str, rows: &mut Rows) {
         let features = self.extractor.extract(text);
         let n_tokens = features.n_tokens;
+        // A document without a token has nothing to be judged by.
+        let is_eligible = n_tokens >= self.params.min_tokens.max(1);
+        self.ngrams
+            .add(features.buckets, self.model.is_unseen.as_deref());
         for (idx, log_ratios) in self.model.by_suffix.iter().enumerate() {
             let weight = log_weight(log_ratios, features.buckets);
+            let per_token = log_weight_per_token(weight, n_tokens);
             rows.weights[idx].append_value(weight);
-            rows.weights_per_token[idx].append_option(log_weight_per_token(weight, n_tokens));
+            rows.weights_per_token[idx].append_option(per_token);
+            if let Some(per_token) = per_token.filter(|_| is_eligible) {
+                self.ngrams.add_score(idx, per_token);
+            }
         }
         rows.n_tokens.push(n_tokens);
         rows.n_bytes.push(text.len() as u64);
-        // A document without a token has nothing to be judged by.
-        let is_eligible = n_tokens >= self.params.min_tokens.max(1);
         rows.eligible.push(is_eligible);
         if is_eligible {
             self.lanes.ok += 1;
@@ -188,7 +201,13 @@ impl MapStage for ScoreStage {
     }
 
     fn finish(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {
+        self.told = Some(self.ngrams.told()?);
         Ok(())
+    }
+
+    fn told(&mut self) -> Vec<(&'static str, String)> {
+        let told = self.told.take();
+        told.map(|it| (NGRAMS, it)).into_iter().collect()
     }
 
     fn lanes(&self) -> Lanes {

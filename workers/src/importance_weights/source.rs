@@ -3,6 +3,7 @@
 use gleaner_schemas::{Failure, TableFile, Version};
 use serde_json::{Value, json};
 
+use super::drift::{self, DriftFacts};
 use super::fit::FitParams;
 use super::model::{MODEL, ModelFacts};
 use super::{ADOPT, COUNT_RAW, FIT, ImportanceWeights, KIND, QUARANTINED_TASKS, target_input};
@@ -19,6 +20,8 @@ pub(super) struct ReadyModel {
     pub(super) table: SideTable,
     pub(super) outcome: OutcomeTable,
     pub(super) facts: ModelFacts,
+    /// How the input was when the model was fitted, or first used here.
+    pub(super) at_fit: Option<DriftFacts>,
     pub(super) notes: Vec<String>,
 }
 
@@ -80,6 +83,7 @@ impl ImportanceWeights {
             table: SideTable::Own(file.clone()),
             outcome: OutcomeTable::Published,
             facts,
+            at_fit: drift::published_facts(completed, &self.name, &json!(self.params.expanded())),
             notes: vec![format!(
                 "the model fitted by version {since} on {} stays frozen (`refit: true` fits anew)",
                 table.since.get(..10).unwrap_or(&table.since)
@@ -94,6 +98,7 @@ impl ImportanceWeights {
                 table: reduce_table(ADOPT),
                 outcome: outcome_table(ADOPT),
                 facts: ModelFacts::read(Some(&result.facts), need)?,
+                at_fit: adopted_at_fit(completed, need),
                 notes: vec![format!("the model is that of {need}; nothing was fitted")],
             })));
         }
@@ -134,6 +139,7 @@ impl ImportanceWeights {
                 table: reduce_table(FIT),
                 outcome: outcome_table(FIT),
                 facts: ModelFacts::read(Some(&result.facts), &self.name)?,
+                at_fit: None,
                 notes,
             })));
         }
@@ -171,6 +177,12 @@ impl ImportanceWeights {
             side_inputs: Vec::new(),
         }))))
     }
+}
+
+/// How the input of the output was whose model is used here, when it was fitted.
+fn adopted_at_fit(completed: &Completed<'_>, need: &str) -> Option<DriftFacts> {
+    let stage_name = need.rsplit('/').next().unwrap_or(need);
+    DriftFacts::read(&completed.others.get(need)?.stages.get(stage_name)?.facts)
 }
 
 fn reduce_table(phase: &str) -> SideTable {

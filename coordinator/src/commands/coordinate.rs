@@ -1,0 +1,491 @@
+//! The coordinator's part of a run: look, work, compare, publish.
+//!
+//! 1. **Look**, without a trace: if everything that the job asks for is there and published, the run is
+//!    over. A refresh without changes runs no task and writes nothing.
+//! 2. The run claims the output, announces itself, and works stage by stage ([`crate::driver`]).
+//! 3. What it would publish is compared with the last version ([`crate::guardrails`]).
+//! 4. It publishes. If another run did so meanwhile, or an input was replaced under its hands, it looks
+//!    again at everything and goes on: what is computed is reused, and an older corpus never takes the
+//!    place of a newer one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use gleaner_schemas::{Check, Resource, RunId};
+use gleaner_storage::table::BlockingIo;
+use gleaner_storage::{Output, ReadError, layout, listing};
+use gleaner_workers::forecast::ExpectedWorkers;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::claim::{claim, is_claimed};
+use super::prepare;
+use super::run::RunReport;
+use crate::checked_job::{CheckedJob, CheckedStage};
+use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
+use crate::endpoints;
+use crate::guardrails::{self, StageFigures};
+use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
+use crate::losers;
+use crate::publish::{self, Published, Ready};
+use crate::retry::retrying;
+use crate::run_error::RunError;
+use crate::sweep;
+use crate::told;
+
+/// A run may be overtaken by others, or find its inputs replaced, this often before it gives up.
+const ROUNDS_MAX: usize = 20;
+
+/// What a run is told besides its job.
+#[derive(Debug, Clone, Copy)]
+pub struct Orders<'a> {
+    /// What relative paths of the job file start from.
+    pub base_dir: &'a Path,
+    /// Where tasks will run.
+    pub workers: ExpectedWorkers,
+    /// Whether guardrails are overruled.
+    pub accept: bool,
+}
+
+/// The coordinator's part of a run, over whatever queue and workers the environment has.
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub async fn coordinate(
+    checked: &CheckedJob,
+    environment: &Environment,
+    io: &BlockingIo,
+    orders: Orders<'_>,
+) -> Result<RunReport, RunError> {
+    let started = Instant::now();
+    let output = Output::open(&environment.stores, &checked.output)?;
+    let coordinator = Coordinator {
+        checked,
+        environment,
+        io,
+        orders,
+        output: &output,
+        started,
+    };
+    let known = match coordinator.look().await {
+        Some(Looked::UpToDate(report)) => return Ok(*report),
+        Some(Looked::Open(inputs)) => Some(*inputs),
+        None => None,
+    };
+    claim(&output, &checked.job, environment).await?;
+    let run = RunId::new(environment.entropy.next_u64());
+    let journal = Journal::new(output.clone(), run.clone());
+    let event = RunStarted {
+        run: run.clone(),
+        job: checked.job.file.name.clone(),
+        stages: checked
+            .stages
+            .iter()
+            .map(|stage| stage.name.clone())
+            .collect(),
+        started_at: rfc3339(chrono::Utc::now()),
+        pid: std::process::id(),
+    };
+    retrying(&environment.shutdown, || journal.started(&event)).await?;
+    let start = layout::run_event(&run, layout::RUN_STARTED);
+    let progress = environment.progress.as_ref();
+    let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
+    let started_ms = chrono::Utc::now().timestamp_millis();
+    retrying(&environment.shutdown, || {
+        endpoints::announce(&output, &checked.job.file, &run, started_ms)
+    })
+    .await?;
+    let ended = match swept {
+        Ok(()) => coordinator.rounds(&run, &journal, known).await,
+        Err(error) => Err(error),
+    };
+    journal
+        .ended(&RunEnded {
+            exit_code: ended.as_ref().err().map_or(0, RunError::exit_code),
+            message: match &ended {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            version: ended
+                .as_ref()
+                .ok()
+                .map(|report| report.published.version.number),
+            ended_at: rfc3339(chrono::Utc::now()),
+        })
+        .await;
+    let mut report = ended?;
+    let entropy = environment.entropy.as_ref();
+    match losers::remove(&output, &run, &report.stages, entropy).await {
+        Ok(0) => {}
+        Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
+        }
+    }
+    report.elapsed = started.elapsed();
+    Ok(report)
+}
+
+struct Coordinator<'a> {
+    checked: &'a CheckedJob,
+    environment: &'a Environment,
+    io: &'a BlockingIo,
+    orders: Orders<'a>,
+    output: &'a Output,
+    started: Instant,
+}
+
+/// What a look found.
+enum Looked {
+    UpToDate(Box<RunReport>),
+    /// There is work; these are the inputs.
+    Open(Box<JobInputs>),
+}
+
+/// How a round ended.
+enum Round {
+    Done(Box<RunReport>),
+    /// Everything has to be looked at again, for this reason.
+    Again(String),
+}
+
+impl Coordinator<'_> {
+    async fn load_inputs(&self) -> Result<JobInputs, RunError> {
+        let orders = &self.orders;
+        let stores = &self.environment.stores;
+        let loaded = prepare::load_inputs(
+            stores,
+            self.output,
+            self.checked,
+            orders.base_dir,
+            orders.workers,
+        );
+        match loaded.await {
+            Err(error) => Err(self.emptied().await.unwrap_or(error)),
+            inputs => inputs,
+        }
+    }
+
+    /// Whether all is done, without leaving a trace. Whatever goes wrong here goes wrong again in a
+    /// run, which tells about it in its journal.
+    async fn look(&self) -> Option<Looked> {
+        let is_claimed = is_claimed(self.output, &self.checked.job).await;
+        if !is_claimed.unwrap_or(false) {
+            return None;
+        }
+        let inputs = self.load_inputs().await.ok()?;
+        let run = RunId::new(0);
+        let journal = Journal::new(self.output.clone(), run.clone());
+        let driver = self.driver(&inputs, &run, &journal, Mode::Plan);
+        let up_to_date = self.up_to_date(&driver).await;
+        Some(match up_to_date {
+            Some(report) => Looked::UpToDate(Box::new(report)),
+            None => Looked::Open(Box::new(inputs)),
+        })
+    }
+
+    async fn up_to_date(&self, driver: &Driver<'_>) -> Option<RunReport> {
+        let published = driver.inputs.published.as_deref()?;
+        let mut stages = BTreeMap::new();
+        for checked in &self.checked.stages {
+            match driver.run_stage(checked, &stages).await {
+                Ok(StageEnd::Finished(finished)) => {
+                    stages.insert(checked.name.clone(), *finished);
+                }
+                _ => return None,
+            }
+        }
+        let ready = Ready {
+            job: self.checked,
+            inputs: driver.inputs,
+            stages: &stages,
+            figures: &StageFigures::new(),
+            checks: Vec::new(),
+            run: driver.run,
+            now: chrono::Utc::now(),
+        };
+        let version = ready.version(self.output).await.ok()?;
+        let is_same = version.content() == published.content();
+        let is_copied = publish::is_copied(self.output, published.number).await;
+        if !is_same || !is_copied.unwrap_or(false) {
+            return None;
+        }
+        self.tell(driver.inputs, &stages);
+        let published = Published {
+            version: published.clone(),
+            is_new: false,
+        };
+        let checks = guardrails::checks(self.checked, None, &stages, &StageFigures::new());
+        self.warn(&checks);
+        let mut report = self.report(driver.inputs, stages, published, checks);
+        report.elapsed = self.started.elapsed();
+        Some(report)
+    }
+
+    fn driver<'d>(
+        &'d self,
+        inputs: &'d JobInputs,
+        run: &'d RunId,
+        journal: &'d Journal,
+        mode: Mode,
+    ) -> Driver<'d> {
+        Driver {
+            job: self.checked,
+            inputs,
+            output: self.output,
+            environment: self.environment,
+            io: self.io,
+            run,
+            journal,
+            mode,
+        }
+    }
+
+    async fn rounds(
+        &self,
+        run: &RunId,
+        journal: &Journal,
+        known: Option<JobInputs>,
+    ) -> Result<RunReport, RunError> {
+        let mut known = known;
+        for _ in 0..ROUNDS_MAX {
+            let inputs = match known.take() {
+                // What versions name may have been removed before the run was announced.
+                Some(mut inputs) => {
+                    let newest = || prepare::newest(self.output);
+                    (inputs.published, inputs.lost_models) =
+                        retrying(&self.environment.shutdown, newest).await?;
+                    inputs
+                }
+                None => self.load_inputs().await?,
+            };
+            let driver = self.driver(&inputs, run, journal, Mode::Run);
+            let span = tracing::error_span!("job", name = self.checked.job.file.name, %run);
+            match self.round(&driver).instrument(span).await? {
+                Round::Done(report) => return Ok(*report),
+                Round::Again(why) => self.environment.progress.note(&why),
+            }
+        }
+        Err(RunError::Unreachable(format!(
+            "was overtaken by other runs, or found its inputs replaced, {ROUNDS_MAX} times; does \
+             another coordinator publish {} without a pause?",
+            self.output.uri()
+        )))
+    }
+
+    async fn round(&self, driver: &Driver<'_>) -> Result<Round, RunError> {
+        let inputs = driver.inputs;
+        self.tell_of_inputs(inputs);
+        let done = self.stages(driver).await;
+        let has_failed = match &done {
+            Ok((stages, ..)) => stages.values().any(|stage| !stage.quarantined.is_empty()),
+            Err(error) => matches!(error, RunError::Quarantined { .. }),
+        };
+        if has_failed && self.are_replaced(inputs).await {
+            return Ok(Round::Again(REPLACED.to_owned()));
+        }
+        let (stages, figures, checks) = done?;
+        let ready = Ready {
+            job: self.checked,
+            inputs,
+            stages: &stages,
+            figures: &figures,
+            checks: checks.clone(),
+            run: driver.run,
+            now: chrono::Utc::now(),
+        };
+        if !self.orders.accept && checks.iter().any(Check::stops) {
+            let version = ready.version(self.output).await?;
+            let newest = inputs.published.as_deref();
+            if newest.is_none_or(|newest| newest.content() != version.content()) {
+                return Err(refused(newest.map(|it| it.number), checks));
+            }
+        }
+        let published = publish::publish(self.output, &self.environment.shutdown, &ready).await?;
+        let Some(published) = published else {
+            let why = "another run has published meanwhile; looking again at the inputs";
+            return Ok(Round::Again(why.to_owned()));
+        };
+        // What was half-written before this run began is of a run that was killed, since a write
+        // takes moments. Should a writer of another run live after all, it fails and tries again.
+        if let Err(error) = self.output.remove_staged(self.started.elapsed()).await {
+            tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
+        }
+        self.warn(&checks);
+        let report = self.report(inputs, stages, published, checks);
+        Ok(Round::Done(Box::new(report)))
+    }
+
+    /// Takes all stages to their ends. Before a stage that costs money, and where nothing is left to
+    /// work with, what is done is compared with the last version.
+    async fn stages(
+        &self,
+        driver: &Driver<'_>,
+    ) -> Result<(BTreeMap<String, FinishedStage>, StageFigures, Vec<Check>), RunError> {
+        let newest = driver.inputs.published.as_deref();
+        let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
+        let mut figures = StageFigures::new();
+        let mut checks: Vec<Check> = Vec::new();
+        for checked in &self.checked.stages {
+            let costs = asks_servers(checked);
+            let is_beyond =
+                guardrails::is_emptied(&checks) || (costs && checks.iter().any(Check::stops));
+            if is_beyond && !self.orders.accept {
+                return Err(refused(newest.map(|it| it.number), checks));
+            }
+            let span = tracing::error_span!("stage", name = checked.name);
+            match driver.run_stage(checked, &stages).instrument(span).await? {
+                StageEnd::Finished(finished) => {
+                    for note in &finished.notes {
+                        self.environment.progress.note(note);
+                    }
+                    let files = finished.completed.tables.get(&checked.name);
+                    let before = newest.and_then(|newest| newest.tables.get(&checked.name));
+                    if let Some(files) = files
+                        && let Some(of_table) = told::figures(self.output, files, before).await?
+                    {
+                        figures.insert(checked.name.clone(), of_table);
+                    }
+                    stages.insert(checked.name.clone(), *finished);
+                }
+                StageEnd::Open(..) | StageEnd::Reduce(..) => {
+                    return Err(RunError::Internal(format!(
+                        "stage {} stopped before its end",
+                        checked.name
+                    )));
+                }
+            }
+            checks = guardrails::checks(self.checked, newest, &stages, &figures);
+        }
+        Ok((stages, figures, checks))
+    }
+
+    /// What a run that has nothing to do tells as one that has.
+    fn tell(&self, inputs: &JobInputs, stages: &BTreeMap<String, FinishedStage>) {
+        self.tell_of_inputs(inputs);
+        for note in stages.values().flat_map(|it| &it.notes) {
+            self.environment.progress.note(note);
+        }
+    }
+
+    /// Tells what is wrong with inputs, and what stages foresee.
+    fn tell_of_inputs(&self, inputs: &JobInputs) {
+        let progress = self.environment.progress.as_ref();
+        for (file, reason) in &inputs.corpus.unreadable {
+            progress.note(&format!("cannot read {file}: {reason}"));
+        }
+        for (name, set) in &inputs.datasets {
+            for (file, reason) in &set.unreadable {
+                progress.note(&format!("dataset {name}: cannot read {file}: {reason}"));
+            }
+        }
+        let datasets = inputs.dataset_rows.iter();
+        for note in datasets.filter_map(|(name, rows)| rows.note(name)) {
+            progress.note(&note);
+        }
+        for note in inputs.forecasts.values().flat_map(|it| &it.notes) {
+            progress.note(note);
+        }
+    }
+
+    /// Tells of figures that are beyond their bounds and stop nothing.
+    fn warn(&self, checks: &[Check]) {
+        for check in checks.iter().filter(|check| check.is_crossed) {
+            let progress = self.environment.progress.as_ref();
+            progress.note(&format!("warning: {}", guardrails::line(check)));
+        }
+    }
+
+    /// Whether the files of the job are other ones than when they were looked at.
+    async fn are_replaced(&self, inputs: &JobInputs) -> bool {
+        let file = &self.checked.job.file;
+        let datasets = inputs
+            .datasets
+            .iter()
+            .filter_map(|(name, set)| Some((file.datasets.get(name)?, set)));
+        for (spec, set) in std::iter::once((&file.corpus, &inputs.corpus)).chain(datasets) {
+            let stores = &self.environment.stores;
+            let now = listing::list_sources(stores, &spec.paths, self.orders.base_dir).await;
+            // What cannot be listed now is told about by what failed.
+            if let Ok(now) = now
+                && !now
+                    .iter()
+                    .eq(set.files.iter().map(|file| file.file.as_ref()))
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The guardrail that says that a corpus is gone of which a version was published.
+    async fn emptied(&self) -> Option<RunError> {
+        if self.orders.accept {
+            return None;
+        }
+        let file = &self.checked.job.file;
+        let newest = self.output.latest_version().await.ok()??;
+        let mut n_files = 0;
+        let mut is_missing = false;
+        for pattern in file.corpus.paths.iter() {
+            let pattern = std::slice::from_ref(pattern);
+            let stores = &self.environment.stores;
+            match listing::list_sources(stores, pattern, self.orders.base_dir).await {
+                Ok(files) => n_files += files.len(),
+                Err(ReadError::NoMatch { .. }) => is_missing = true,
+                Err(_) => return None,
+            }
+        }
+        let check = guardrails::corpus_files(&file.guardrails, newest.corpus.len(), n_files);
+        (is_missing && check.stops()).then(|| refused(Some(newest.number), vec![check]))
+    }
+
+    fn report(
+        &self,
+        inputs: &JobInputs,
+        stages: BTreeMap<String, FinishedStage>,
+        published: Published,
+        checks: Vec<Check>,
+    ) -> RunReport {
+        let mut stages = stages;
+        let order = self.checked.stages.iter();
+        RunReport {
+            io: self.io.clone(),
+            output: self.output.clone(),
+            published,
+            stages: order
+                .filter_map(|checked| stages.remove_entry(&checked.name))
+                .collect(),
+            unreadable: inputs.corpus.unreadable.clone(),
+            datasets: inputs.dataset_rows.clone(),
+            checks,
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+/// Whether a stage asks servers, which may cost money.
+fn asks_servers(checked: &CheckedStage) -> bool {
+    let stage = &checked.stage;
+    let mut phases = stage.outlook().into_iter();
+    phases.any(|phase| stage.resource_of(&phase.name) == Resource::Network)
+}
+
+const REPLACED: &str = "files were replaced while they were read; looking again at the inputs";
+
+fn refused(newest: Option<u64>, checks: Vec<Check>) -> RunError {
+    let beside = newest.map_or_else(
+        || "what the job allows".to_owned(),
+        |number| format!("version {number}"),
+    );
+    let stopping = checks.iter().filter(|check| check.stops());
+    RunError::Guardrail {
+        message: format!(
+            "nothing was published: the result is too far from {beside}\n{}",
+            guardrails::table(stopping)
+        ),
+        checks,
+    }
+}
