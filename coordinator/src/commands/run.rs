@@ -28,10 +28,12 @@ use tracing::Instrument as _;
 use crate::broker::{BrokerArguments, Queues, Waiting};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
+use crate::dashboard::Board;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::losers;
+use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::publish::{self, Published};
 use crate::retry::retrying;
@@ -54,6 +56,8 @@ pub struct RunArguments {
     pub broker: BrokerArguments,
     /// How long store, queue or workers may be missing before the run ends resumably.
     pub patience: Option<Duration>,
+    /// Told what workers in this process do.
+    pub board: Option<Board>,
 }
 
 /// A run that reached its end.
@@ -118,10 +122,16 @@ pub async fn run(
     let name = worker_name(entropy.as_ref());
     let clock = Arc::new(SystemClock);
     let exchanges = Exchanges::new(name.clone(), Arc::clone(&entropy), clock);
-    let attempts = AttemptLog::new(name, chrono::Utc::now());
+    let mut attempts = AttemptLog::new(name, chrono::Utc::now());
+    let mut activity = None;
+    if let Some(board) = &arguments.board {
+        activity = Some(board.workers_here(attempts.worker(), n_slots));
+        attempts = attempts.observed_by(Arc::new(board.clone()));
+    }
     let options = WorkerOptions {
         is_beside_coordinator: true,
         attempts: Some(Arc::new(attempts)),
+        activity,
         ..WorkerOptions::default()
     };
     let worker = Worker {
@@ -197,6 +207,11 @@ pub async fn coordinate(
     retrying(&environment.shutdown, || journal.started(&event)).await?;
     let start = layout::run_event(&run, layout::RUN_STARTED);
     let progress = environment.progress.as_ref();
+    progress.observe(&Observation::RunStarted {
+        run: &run,
+        job: checked,
+        output: &output,
+    });
     let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
     let started_ms = chrono::Utc::now().timestamp_millis();
     retrying(&environment.shutdown, || {
@@ -261,11 +276,23 @@ async fn run_stages(
     for note in inputs.forecasts.values().flat_map(|it| &it.notes) {
         driver.environment.progress.note(note);
     }
+    let progress = driver.environment.progress.as_ref();
+    let files = &inputs.corpus.files;
+    progress.observe(&Observation::InputsRead {
+        n_files: files.len() as u64,
+        bytes: files.iter().map(|it| it.file.bytes).sum(),
+    });
     let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
     for checked in &driver.job.stages {
+        let stage = checked.name.as_str();
+        progress.observe(&Observation::StageStarted { stage });
         let span = tracing::error_span!("stage", name = checked.name);
         match driver.run_stage(checked, &stages).instrument(span).await? {
             StageEnd::Finished(finished) => {
+                progress.observe(&Observation::StageFinished {
+                    stage,
+                    finished: &finished,
+                });
                 for note in &finished.notes {
                     driver.environment.progress.note(note);
                 }
@@ -279,6 +306,7 @@ async fn run_stages(
             }
         }
     }
+    progress.observe(&Observation::Publishing);
     let published = publish::publish(
         driver.output,
         &driver.environment.shutdown,

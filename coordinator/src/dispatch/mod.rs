@@ -14,6 +14,7 @@
 mod access;
 mod look;
 mod manifest;
+mod telling;
 mod watch;
 mod work;
 
@@ -31,8 +32,9 @@ use gleaner_workers::shutdown::Shutdown;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::journal::{Journal, PhaseStarted, rfc3339};
+use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -175,7 +177,8 @@ impl Dispatcher<'_> {
         if let Some(earlier) = earlier {
             turns.ledger = turns.ledger.inherit(&earlier.ledger);
             turns.reused = Some((earlier.n_reused, earlier.reused));
-            self.phase_started(plan, plan_id, earlier.n_reused).await;
+            let reused = (earlier.n_reused, earlier.reused);
+            self.phase_started(plan, plan_id, reused).await;
             self.advance(tasks, &turns.ledger.done().collect::<Vec<_>>());
         }
         let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
@@ -301,14 +304,15 @@ impl Dispatcher<'_> {
     ) {
         if turns.reused.is_none() {
             let n_reused = look.news.len() as u64;
-            turns.reused = Some((n_reused, sum(tasks, &look.news)));
-            self.phase_started(plan, plan_id, n_reused).await;
+            let reused = (n_reused, sum(tasks, &look.news));
+            turns.reused = Some(reused);
+            self.phase_started(plan, plan_id, reused).await;
         }
         if !look.news.is_empty() || look.has_failures {
             turns.watch.progressed(Instant::now());
         }
         self.advance(tasks, &look.news);
-        self.measure(plan, &turns.ledger);
+        self.measure(plan, tasks, &turns.ledger);
     }
 
     /// Replaces tasks that no worker could finish by smaller ones, where there are any. Whether it
@@ -353,62 +357,6 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// A phase was found complete: what it needs is told to those who tidy up.
-    pub async fn reused(&self, plan: &PhasePlan, plan_id: &PlanId) {
-        self.journal_phase(plan, plan_id, plan.n_tasks).await;
-    }
-
-    async fn phase_started(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
-        self.progress.phase_started(
-            &plan.stage,
-            &plan.phase,
-            plan.n_tasks,
-            plan.n_rows,
-            plan.bytes,
-        );
-        self.journal_phase(plan, plan_id, n_reused).await;
-    }
-
-    async fn journal_phase(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
-        self.journal
-            .phase_started(&PhaseStarted {
-                stage: plan.stage.clone(),
-                phase: plan.phase.clone(),
-                plan: plan_id.clone(),
-                folder: plan.folder.clone(),
-                n_tasks: plan.n_tasks,
-                n_reused,
-                n_rows: plan.n_rows,
-                bytes: plan.bytes,
-                started_at: rfc3339(chrono::Utc::now()),
-            })
-            .await;
-    }
-
-    fn advance(&self, tasks: &[Task], news: &[usize]) {
-        let work = sum(tasks, news);
-        self.progress
-            .advanced(news.len() as u64, work.rows, work.bytes);
-    }
-
-    /// Tells the metrics how far the phase is.
-    fn measure(&self, plan: &PhasePlan, ledger: &Ledger) {
-        let counts = ledger.counts();
-        for (state, n_tasks) in [
-            ("waiting", counts.waiting),
-            ("offered", counts.offered),
-            ("done", counts.done),
-            ("quarantined", counts.quarantined),
-        ] {
-            let labels = [
-                ("stage", plan.stage.clone()),
-                ("phase", plan.phase.clone()),
-                ("state", state.to_owned()),
-            ];
-            metrics::gauge!(metric::TASKS, &labels).set(n_tasks as f64);
-        }
-    }
-
     /// Asks the queue what it knows, and offers what is due.
     async fn offer(
         &self,
@@ -430,6 +378,10 @@ impl Dispatcher<'_> {
             ];
             metrics::gauge!(metric::QUEUE_WAITING, &labels).set(state.n_waiting as f64);
             turns.watch.queue_answered(state, self.n_slots, now);
+            self.progress.observe(&Observation::Queue {
+                state,
+                resource: self.route.resource,
+            });
             self.record_given_up(plan, tasks, &turns.ledger, &mut turns.watch)
                 .await?;
         }

@@ -34,6 +34,7 @@ use crate::checked_job::{CheckedJob, CheckedStage};
 use crate::dispatch::Work;
 use crate::inputs::InputSet;
 use crate::journal::Journal;
+use crate::observation::Observation;
 use crate::phase_input;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
@@ -216,6 +217,8 @@ impl Driver<'_> {
                     }
                 }
                 Step::Sql(sql) => {
+                    let step = Observation::StepStarted { step: "query" };
+                    self.environment.progress.observe(&step);
                     let query = sql_stage::Query {
                         stage: &checked.name,
                         sql: &sql,
@@ -268,7 +271,11 @@ impl Driver<'_> {
         let result = match (reducer.stored(&planned, checked.kind).await?, self.mode) {
             (Some(result), _) => result,
             (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.reuse))),
-            (None, Mode::Run) => reducer.run(planned, checked.kind, &checked.stage).await?,
+            (None, Mode::Run) => {
+                let step = Observation::StepStarted { step: &name };
+                self.environment.progress.observe(&step);
+                reducer.run(planned, checked.kind, &checked.stage).await?
+            }
         };
         progress.reduces.insert(name, result);
         Ok(None)
