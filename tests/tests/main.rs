@@ -11,6 +11,7 @@ mod bad_output;
 mod chaos;
 mod commands;
 mod crash;
+mod dashboard;
 mod documented;
 mod failures;
 mod gc;
