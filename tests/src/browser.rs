@@ -133,7 +133,13 @@ impl Browser {
     /// # Panics
     ///
     /// If it fails.
+    #[track_caller]
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let called = self.try_call(method, params);
+        called.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    fn try_call(&mut self, method: &str, params: Value) -> Result<Value, String> {
         self.n_commands += 1;
         let mut command = json!({ "id": self.n_commands, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -148,8 +154,10 @@ impl Browser {
             assert_eq!(message.pop(), Some(0), "the browser ended during {method}");
             let message: Value = serde_json::from_slice(&message).unwrap();
             if message["id"] == self.n_commands {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                if message["error"].is_null() {
+                    return Ok(message["result"].clone());
+                }
+                return Err(message["error"].to_string());
             }
             self.hear(&message);
         }
@@ -198,7 +206,13 @@ impl Browser {
     #[track_caller]
     pub fn await_that(&mut self, expression: &str) {
         let started = Instant::now();
-        while self.value(expression) != json!(true) {
+        let params = json!({ "expression": expression, "returnByValue": true });
+        loop {
+            // A page that is about to be another one cannot be asked.
+            let called = self.try_call("Runtime.evaluate", params.clone());
+            if called.is_ok_and(|it| it["result"]["value"] == json!(true)) {
+                return;
+            }
             assert!(started.elapsed() < SOON, "still not: {expression}");
             std::thread::sleep(Duration::from_millis(30));
         }

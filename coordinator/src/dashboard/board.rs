@@ -135,10 +135,21 @@ impl Progress for Board {
         let mut state = self.change();
         let now = state.began.elapsed();
         let totals = (n_tasks, n_rows, bytes);
-        let Some(stage) = state.stage() else { return };
+        let State {
+            stages,
+            current,
+            causes,
+            ..
+        } = &mut *state;
+        let Some(stage) = stages.get_mut(*current) else {
+            return;
+        };
         stage.step(None);
         match stage.phases.last_mut() {
-            Some(last) if last.name == phase => last.planned_anew(totals),
+            Some(last) if last.name == phase => {
+                last.planned_anew(totals);
+                causes.forget(&stage.name, phase);
+            }
             _ => stage.phases.push(Phase::new(phase, totals, now)),
         }
     }

@@ -65,6 +65,8 @@ pub(super) struct Phase {
     /// How long it took.
     lasted: Option<Duration>,
     speed: Speed,
+    /// Whether what is done is about to be told again.
+    is_told_again: bool,
     /// What this run did at most: a phase that is planned anew tells again what is done.
     most: (u64, u64),
 }
@@ -109,20 +111,19 @@ impl Phase {
             began,
             lasted: None,
             speed: Speed::default(),
+            is_told_again: false,
             most: (0, 0),
         }
     }
 
-    /// The same phase with other tasks: what was known goes on.
-    pub(super) fn planned_anew(&mut self, totals: (u64, Option<u64>, u64)) {
-        let Self {
-            began,
-            speed,
-            most,
-            effort,
-            ..
-        } = std::mem::replace(self, Self::new(&self.name, totals, self.began));
-        (self.began, self.speed, self.most, self.effort) = (began, speed, most, effort);
+    /// The same phase with other tasks. What is done is told again, and stands as it was until then.
+    pub(super) fn planned_anew(&mut self, (n_tasks, n_rows, bytes): (u64, Option<u64>, u64)) {
+        self.tasks.total = Some(n_tasks);
+        self.rows.total = n_rows;
+        self.bytes.total = Some(bytes);
+        self.is_told_again = true;
+        self.n_came_back = 0;
+        self.forget_given_up();
     }
 
     /// The whole phase was there before this run.
@@ -148,6 +149,11 @@ impl Phase {
         (n_tasks, n_rows, bytes): (u64, u64, u64),
         now: Duration,
     ) -> (u64, u64) {
+        if std::mem::take(&mut self.is_told_again) {
+            for part in [&mut self.tasks, &mut self.rows, &mut self.bytes] {
+                part.done = 0;
+            }
+        }
         self.tasks.done += n_tasks;
         self.rows.done += n_rows;
         self.bytes.done += bytes;
@@ -330,5 +336,52 @@ impl Stage {
             phases: shown.map(|phase| phase.view(now)).collect(),
             result: self.result.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_phase_that_is_planned_anew_counts_nothing_twice() {
+        let mut phase = Phase::new("score", (4, Some(40), 400), Duration::ZERO);
+        let work = Work {
+            rows: 10,
+            bytes: 100,
+            seconds: 0.0,
+        };
+        phase.was_there(1, work);
+        assert_eq!(phase.advance((1, 10, 100), seconds(1)), (0, 0));
+        assert_eq!(phase.advance((1, 10, 100), seconds(2)), (10, 100));
+        phase.given_up(10, 100);
+        phase.planned_anew((5, Some(40), 400));
+        // What is done is shown until it is told again.
+        assert_eq!((phase.tasks.done, phase.tasks.total), (2, Some(5)));
+        assert_eq!(phase.bytes.given_up, 0);
+        phase.was_there(1, work);
+        assert_eq!(phase.advance((2, 20, 200), seconds(3)), (0, 0));
+        assert_eq!((phase.tasks.done, phase.rows.done), (2, 20));
+        assert_eq!(phase.advance((3, 20, 200), seconds(4)), (20, 200));
+        assert_eq!(phase.bytes.done, 400);
+    }
+
+    #[test]
+    fn a_time_that_is_left_is_of_the_bytes_that_are_left() {
+        let mut phase = Phase::new("score", (10, None, 1_000), Duration::ZERO);
+        phase.advance((1, 0, 100), seconds(1));
+        assert!(phase.view(seconds(1)).eta_seconds.is_none());
+        phase.advance((4, 0, 400), seconds(5));
+        phase.given_up(0, 100);
+        let left = phase.view(seconds(5)).eta_seconds.unwrap();
+        assert!((left - 4.0).abs() < 1e-9, "{left}");
+        phase.finish(seconds(6));
+        let view = phase.view(seconds(100));
+        assert!(view.eta_seconds.is_none() && view.is_done);
+        assert!((view.seconds - 6.0).abs() < 1e-9, "{}", view.seconds);
     }
 }

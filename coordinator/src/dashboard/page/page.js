@@ -81,12 +81,13 @@ function now(run) {
     const part = measure(phase);
     setBar(nowBar, part, `${stage.name}, ${phase.name}`, `${percent(settled(part), part.total)}, ${amounts(phase).join(", ")}`);
     facts = [percent(settled(part), part.total), ...amounts(phase)];
-    eta = phase.eta_seconds == null ? "" : `${about(phase.eta_seconds)} left`;
+    eta = phase.eta_seconds == null ? "" : `${about(phase.eta_seconds)} left in this phase`;
   } else {
     nowBar.hidden = true;
     facts = run.state === "starting" ? ["What there is to do is known once the inputs are listed."] : [];
   }
-  write($("eta"), eta);
+  const place = !run.ended && stage ? `stage ${run.current_stage + 1} of ${run.n_stages}` : "";
+  write($("eta"), [place, eta].filter(Boolean).join(" · "));
   list($("now-facts"), facts, (_, i) => i, () => make("span"), write);
   const part = phase && measure(phase);
   const done = part ? `${percent(settled(part), part.total)} ` : "";

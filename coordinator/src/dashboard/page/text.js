@@ -64,6 +64,7 @@ export function percent(part, total) {
 // Money in billionths.
 export function money(nanos) {
   const units = nanos / 1e9;
+  if (units > 0 && units < 1e-4) return "under 0.0001";
   return units >= 100 ? units.toFixed(0) : units >= 0.01 || units === 0 ? units.toFixed(2) : units.toFixed(4);
 }
 
