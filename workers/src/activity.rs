@@ -73,7 +73,8 @@ impl Drop for InSlot<'_> {
 
 #[cfg(test)]
 mod tests {
-    use gleaner_schemas::{Fingerprint, Priority, Resource, Route, RunId};
+    use gleaner_schemas::job::Priority;
+    use gleaner_schemas::{Fingerprint, Resource, Route, RunId};
 
     use super::*;
 

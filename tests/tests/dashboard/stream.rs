@@ -110,7 +110,7 @@ fn check_last(last: &Value, finished: &Value) {
         let given_up = stages
             .iter()
             .map(|it| it[key]["given_up"].as_u64().unwrap());
-        assert_eq!(sum(key) + given_up.sum::<u64>(), work.sum(), "{key}");
+        assert_eq!(sum(key) + given_up.sum::<u64>(), work.sum::<u64>(), "{key}");
     }
 }
 

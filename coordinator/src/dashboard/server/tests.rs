@@ -83,7 +83,7 @@ async fn nothing_is_made_while_nobody_watches() {
     let serving = tokio::spawn(dashboard.serve(async {
         let _ = stopped.await;
     }));
-    board.change();
+    drop(board.change());
     tokio::time::sleep(2 * TICK).await;
     assert_eq!(&*shared.latest.borrow().snapshot, "");
     let mut lines = events(address).await;
