@@ -4,7 +4,7 @@
 #     tests/run.sh              everything
 #     tests/run.sh crash::      arguments go to `cargo test`: here, tests of one file
 #
-# RabbitMQ, Ceph (an S3 server) and kubectl (which Debian 12 has too old) are installed first where
+# RabbitMQ, Ceph (an S3 server), Chromium and kubectl (which Debian 12 has too old) are installed first where
 # that is possible: on Debian, as root or with a sudo that asks for no password. Tests start and stop
 # servers by themselves, on free ports of the loopback interface. Where they are missing, the tests that need them say SKIPPED and why; with
 # GLEANER_REQUIRE_SERVERS=1 they fail instead. Tests
@@ -16,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 declare -A package_of=(
     [rabbitmq-server]=rabbitmq-server [radosgw]=radosgw [ceph-mon]=ceph-mon [ceph-osd]=ceph-osd
     [openssl]=openssl [curl]=curl [faketime]=faketime [kubectl]=kubernetes-client
+    [chromium]=chromium
 )
 
 install_servers() {

@@ -1,6 +1,8 @@
 //! From a parsed command line to an exit code: logging, signals, runtime, output.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gleaner_schemas::failure::error_chain;
@@ -17,8 +19,10 @@ use crate::commands::run::{self, RunArguments};
 use crate::commands::{
     completions, diff, explain, export, gc, init, plan, schema, status, validate, verify,
 };
+use crate::dashboard::{Board, Dashboard, Hosts, Watched};
 use crate::diagnostics::{Diagnostics, Exit};
 use crate::progress::{self, LogWriter, Style};
+use crate::publish::Published;
 use crate::report;
 use crate::run_error::RunError;
 use crate::sql::format::Format;
@@ -85,15 +89,22 @@ async fn execute(
             patience,
             accept,
             health,
+            dashboard,
+            dashboard_hosts,
         } => {
+            let watching = match dashboard {
+                Some(address) => Some(Watching::start(&address, &dashboard_hosts).await?),
+                None => None,
+            };
             let arguments = RunArguments {
                 job: with_source(job.into(), diagnostics),
                 n_workers: workers.map(usize::from),
                 broker: broker.into(),
                 patience: patience.map(|it| it.duration()),
                 accept,
+                board: watching.as_ref().map(|it| it.board.clone()),
             };
-            run_job(&arguments, health.as_deref(), &global, bars).await
+            run_job(&arguments, health.as_deref(), watching, &global, bars).await
         }
         Command::Plan { job, broker } => {
             let arguments = with_source(job.into(), diagnostics);
@@ -254,6 +265,7 @@ fn with_source(mut arguments: JobArguments, diagnostics: &mut Diagnostics) -> Jo
 async fn run_job(
     arguments: &RunArguments,
     health: Option<&str>,
+    watching: Option<Watching>,
     global: &GlobalOptions,
     bars: &MultiProgress,
 ) -> Result<Exit, RunError> {
@@ -262,7 +274,11 @@ async fn run_job(
     } else {
         Style::Human
     };
-    let progress = progress::of_style(style, bars);
+    let mut progress = progress::of_style(style, bars);
+    if let Some(watching) = &watching {
+        progress.note(&format!("watch it at http://{}", watching.address));
+        progress = Arc::new(Watched::new(progress, watching.board.clone()));
+    }
     let shutdown = Shutdown::new();
     let telling = match health {
         Some(address) => Some(tell(address).await?),
@@ -274,8 +290,34 @@ async fn run_job(
     if let Some(telling) = telling {
         telling.end().await;
     }
-    let report = ended?;
-    let summary = summary::gather(&report).await?;
+    if let Some(watching) = &watching {
+        match &ended {
+            Ok(report) => {
+                let Published { version, is_new } = &report.published;
+                watching
+                    .board
+                    .ended(0, "done", Some((version.number, *is_new)));
+            }
+            Err(error) => {
+                let message = error_chain(error);
+                watching.board.ended(error.exit_code(), &message, None);
+            }
+        }
+    }
+    let summary = match &ended {
+        Ok(report) => Some(summary::gather(report).await),
+        Err(_) => None,
+    };
+    // The page is served as long as there is something to do.
+    if let Some(watching) = watching {
+        watching.end().await;
+    }
+    ended?;
+    let Some(summary) = summary.transpose()? else {
+        return Err(RunError::Internal(
+            "a run ended without a summary".to_owned(),
+        ));
+    };
     if global.json {
         print_json(&summary.to_event())?;
     } else {
@@ -315,6 +357,49 @@ async fn tell(address: &str) -> Result<Telling, RunError> {
 }
 
 impl Telling {
+    async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = self.server.await;
+    }
+}
+
+/// The page to watch a run, beside it.
+struct Watching {
+    board: Board,
+    address: SocketAddr,
+    stop: tokio::sync::oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Watching {
+    async fn start(address: &str, hosts: &[String]) -> Result<Self, RunError> {
+        let address = match address {
+            "" => None,
+            address => Some(
+                gleaner_telemetry::parse_address(address).map_err(|message| {
+                    let help = "write --dashboard, --dashboard=8080 or --dashboard=0.0.0.0:8080";
+                    RunError::usage(message, help)
+                })?,
+            ),
+        };
+        let board = Board::default();
+        let dashboard = Dashboard::bind(address, Hosts::new(hosts), board.clone())
+            .await
+            .map_err(|error| RunError::usage(error_chain(&error), "choose another --dashboard"))?;
+        let address = dashboard.address();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let server = tokio::spawn(dashboard.serve(stopped));
+        Ok(Self {
+            board,
+            address,
+            stop,
+            server,
+        })
+    }
+
     async fn end(self) {
         let _ = self.stop.send(());
         let _ = self.server.await;

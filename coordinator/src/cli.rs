@@ -133,7 +133,7 @@ pub enum Command {
     /// Run a job to its end; what is complete already is not done again
     #[command(
         after_help = "Example:\n  gleaner run job.yaml --set stages.chosen.documents=1000\n  \
-                      gleaner run job.yaml --queue amqp://broker:5672"
+                      gleaner run job.yaml --queue amqp://broker:5672\n  gleaner run job.yaml --dashboard"
     )]
     Run {
         /// The job.
@@ -156,6 +156,20 @@ pub enum Command {
         /// Serve /live, /ready and /metrics there; a port alone is on this machine only
         #[arg(long, value_name = "ADDRESS")]
         health: Option<String>,
+        /// Serve a page to watch the run [default address: port 7373 of this machine]; another one as
+        /// in --dashboard=8080 or --dashboard=0.0.0.0:8080, where whoever reaches it may watch
+        #[arg(
+            long,
+            value_name = "ADDRESS",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = ""
+        )]
+        dashboard: Option<String>,
+        /// A name by which the page may be asked for, besides addresses and localhost; can be
+        /// repeated
+        #[arg(long = "dashboard-host", value_name = "NAME", requires = "dashboard")]
+        dashboard_hosts: Vec<String>,
     },
     /// Show what a run would do and what it would reuse, and why; writes nothing
     #[command(after_help = "Example:\n  gleaner plan job.yaml")]

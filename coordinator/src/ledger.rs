@@ -6,10 +6,14 @@
 //! of an offer, made because a message seems lost or a worker slow, are not counted, since nothing
 //! is wrong with the task.
 
+mod effort;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use gleaner_schemas::{Failure, FailureKind, TaskId};
+
+pub use effort::Effort;
 
 /// Bounds of a phase.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +85,9 @@ pub struct Ledger {
     unsplit: BTreeSet<usize>,
     seconds_of_done: f64,
     n_done_here: u32,
+    effort: Effort,
+    /// Numbers of the tasks that were given up, in that order.
+    given_up: Vec<u32>,
 }
 
 /// Tasks by state, for progress and metrics.
@@ -116,6 +123,8 @@ impl Ledger {
             unsplit: BTreeSet::new(),
             seconds_of_done: 0.0,
             n_done_here: 0,
+            effort: Effort::default(),
+            given_up: Vec::new(),
         }
     }
 
@@ -144,6 +153,7 @@ impl Ledger {
                 State::Quarantined(_) => {
                     self.n_open -= 1;
                     self.n_quarantined += 1;
+                    self.given_up.push(idx as u32);
                 }
             }
             self.entries[idx] = entry;
@@ -153,6 +163,7 @@ impl Ledger {
             .retain(|&idx| entries[idx as usize].state == State::Waiting(Duration::ZERO));
         self.seconds_of_done = earlier.seconds_of_done;
         self.n_done_here = earlier.n_done_here;
+        self.effort = earlier.effort;
         self
     }
 
@@ -245,6 +256,7 @@ impl Ledger {
         if n_failures <= entry.n_failures_seen {
             return;
         }
+        self.effort.n_failures += u64::from(n_failures - entry.n_failures_seen);
         entry.n_failures_seen = n_failures;
         entry.last_failure = Some(Box::new(failure.clone()));
         if !matches!(entry.state, State::Waiting(_) | State::Offered { .. }) {
@@ -312,7 +324,10 @@ impl Ledger {
     fn end(&mut self, idx: usize, state: State) {
         self.leave(idx);
         self.n_open -= 1;
-        self.n_quarantined += usize::from(matches!(state, State::Quarantined(_)));
+        if matches!(state, State::Quarantined(_)) {
+            self.n_quarantined += 1;
+            self.given_up.push(idx as u32);
+        }
         self.entries[idx].state = state;
     }
 
@@ -345,6 +360,7 @@ impl Ledger {
                 copied_at: now,
                 n_copies: 0,
             };
+            self.effort.n_offered_again += u64::from(entry.n_offers > 0);
             entry.n_offers += 1;
             self.offered.insert((now, idx));
             offers.push(idx);
@@ -375,6 +391,7 @@ impl Ledger {
                 self.leave(idx);
                 let entry = &mut self.entries[idx];
                 entry.n_offers -= 1;
+                self.effort.n_offered_again -= u64::from(entry.n_offers > 0);
                 entry.state = State::Waiting(Duration::ZERO);
                 self.ready.push_front(idx as u32);
             }
@@ -447,6 +464,7 @@ impl Ledger {
                 ..
             } = &mut self.entries[idx].state
             {
+                self.effort.n_copies += 1;
                 *copied_at = now;
                 *n_copies += 1;
             }
@@ -466,17 +484,6 @@ impl Ledger {
         Duration::try_from_secs_f64(MEANS * mean)
             .unwrap_or(Duration::MAX)
             .min(self.options.overdue_after)
-    }
-
-    /// Tasks that were given up: number, failure, offers made.
-    pub fn quarantined(&self) -> impl Iterator<Item = (usize, &Failure, u32)> {
-        self.entries
-            .iter()
-            .enumerate()
-            .filter_map(|(idx, entry)| match &entry.state {
-                State::Quarantined(failure) => Some((idx, failure.as_ref(), entry.n_offers)),
-                _ => None,
-            })
     }
 }
 

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::observation::Observation;
 use crate::stdout;
 
 /// Shortest time between two plain lines about one phase.
@@ -36,6 +37,8 @@ pub trait Progress: Debug + Send + Sync {
     fn phase_finished(&self, stage: &str, phase: &str);
     /// Something that the user should know.
     fn note(&self, text: &str);
+    /// Something that only who watches closely wants to know.
+    fn observe(&self, _: &Observation<'_>) {}
 }
 
 /// Which kind of progress a command shows.

@@ -32,6 +32,28 @@ impl AttemptOutcome {
     }
 }
 
+/// How often a worker's process was held back since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttled {
+    /// Answers of stores that asked for fewer requests.
+    #[serde(default)]
+    pub by_stores: u64,
+    /// Answers of endpoints that asked for fewer requests.
+    #[serde(default)]
+    pub by_endpoints: u64,
+    /// Requests to endpoints that waited for the job's own rates per minute.
+    #[serde(default)]
+    pub by_rates: u64,
+}
+
+impl std::ops::AddAssign for Throttled {
+    fn add_assign(&mut self, other: Self) {
+        self.by_stores += other.by_stores;
+        self.by_endpoints += other.by_endpoints;
+        self.by_rates += other.by_rates;
+    }
+}
+
 /// One line of the attempts that a worker records with a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
@@ -64,6 +86,10 @@ pub struct AttemptRecord {
     /// the attempt since it started; absent where the system does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_peak_memory_bytes: Option<u64>,
+    /// How often the worker's process had been held back by the end of the attempt since it
+    /// started; absent if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_throttled: Option<Throttled>,
     /// How it ended.
     pub outcome: AttemptOutcome,
     /// Why it failed.

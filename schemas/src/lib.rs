@@ -27,7 +27,7 @@ pub mod metric;
 pub mod plan;
 pub mod units;
 
-pub use attempt_record::{AttemptOutcome, AttemptRecord};
+pub use attempt_record::{AttemptOutcome, AttemptRecord, Throttled};
 pub use endpoint_settings::EndpointSettings;
 pub use failure::{Failure, FailureKind, Place};
 pub use figures::{Beyond, Check, ColumnSums, Figure, Figures};

@@ -4,6 +4,7 @@
 // Everything here serves tests: what cannot go on panics with its reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+pub mod browser;
 pub mod chaos;
 pub mod cluster;
 pub mod corpus;
@@ -16,3 +17,4 @@ pub mod scale;
 pub mod servers;
 pub mod simulation;
 pub mod small;
+pub mod watching;

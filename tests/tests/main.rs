@@ -12,6 +12,7 @@ mod bad_output;
 mod chaos;
 mod commands;
 mod crash;
+mod dashboard;
 mod documented;
 mod failures;
 mod gc;

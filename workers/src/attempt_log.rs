@@ -2,7 +2,8 @@
 //! a worker that is killed loses those that it had not yet written, and nothing depends on them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +23,18 @@ const RECORDS_MAX: usize = 4096;
 /// Characters of a host's name that become a part of a key.
 const HOST_LENGTH_MAX: usize = 40;
 
+/// Told of each attempt at once, in the same process. Must not block.
+pub trait AttemptObserver: Debug + Send + Sync {
+    /// An attempt has ended.
+    fn attempt_ended(&self, record: &AttemptRecord);
+}
+
 /// Collects records of attempts and writes them beside the journals of their runs.
 #[derive(Debug)]
 pub struct AttemptLog {
     worker: String,
     started: (DateTime<Utc>, Instant),
+    observer: Option<Arc<dyn AttemptObserver>>,
     state: Mutex<State>,
 }
 
@@ -52,8 +60,16 @@ impl AttemptLog {
         Self {
             worker,
             started: (now, Instant::now()),
+            observer: None,
             state: Mutex::default(),
         }
+    }
+
+    /// The same log, that tells `observer` of each attempt.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn AttemptObserver>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// The name of the process.
@@ -73,6 +89,9 @@ impl AttemptLog {
 
     /// Takes a record. It is dropped if too many wait already.
     pub fn add(&self, output: &Output, run: &RunId, record: AttemptRecord) {
+        if let Some(observer) = &self.observer {
+            observer.attempt_ended(&record);
+        }
         let mut state = self.lock();
         if state.n_pending >= RECORDS_MAX {
             return;
@@ -218,6 +237,7 @@ mod tests {
             bytes_in: number,
             bytes_out: None,
             worker_peak_memory_bytes: None,
+            worker_throttled: None,
             outcome: AttemptOutcome::Cancelled,
             failure: None,
         }

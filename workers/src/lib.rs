@@ -4,6 +4,7 @@
 //! its own. [`runner`] takes tasks from a queue, [`attempt`] works on one, [`execute`] runs a
 //! stage over a shard.
 
+pub mod activity;
 pub mod attempt;
 pub mod attempt_log;
 mod batch_columns;
@@ -34,6 +35,7 @@ pub mod stage;
 pub mod synthetic_queries;
 #[cfg(test)]
 mod testing;
+pub mod throttling;
 pub mod time_to_settle;
 pub mod train_language_model;
 mod trouble;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::activity::Activity;
 use crate::attempt_log::AttemptLog;
 
 /// How a worker works. The default takes everything, waits for what is in hand, and keeps no
@@ -22,4 +23,6 @@ pub struct WorkerOptions {
     pub is_beside_coordinator: bool,
     /// Where attempts are recorded.
     pub attempts: Option<Arc<AttemptLog>>,
+    /// Where it is noted what slots have in hand.
+    pub activity: Option<Arc<Activity>>,
 }

@@ -257,6 +257,7 @@ impl Run<'_> {
     async fn work(&self, message: &TaskMessage) -> Result<Stored, Option<Unsettled>> {
         let _busy = Busy::new(&self.n_busy);
         let Worker { bench, options, .. } = self.worker;
+        let _in_slot = options.activity.as_ref().map(|it| it.begin(message));
         let cancel = self.stop.child();
         let worked = tokio::select! {
             biased;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::attempt_log::peak_memory_bytes;
 use crate::options::WorkerOptions;
 use crate::plan_cache::PlannedTask;
+use crate::throttling;
 
 /// An attempt that goes on. One that is dropped before it ends was cancelled.
 pub(crate) struct RunningAttempt<'a> {
@@ -79,6 +80,7 @@ impl<'a> RunningAttempt<'a> {
             bytes_in: task.shard.bytes(),
             bytes_out,
             worker_peak_memory_bytes: peak_memory_bytes(),
+            worker_throttled: throttling::so_far(),
             outcome,
             failure: failure.cloned(),
         };

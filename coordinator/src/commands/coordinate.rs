@@ -28,6 +28,7 @@ use crate::endpoints;
 use crate::guardrails::{self, StageFigures};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
 use crate::losers;
+use crate::observation::Observation;
 use crate::publish::{self, Published, Ready};
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -91,6 +92,11 @@ pub async fn coordinate(
     retrying(&environment.shutdown, || journal.started(&event)).await?;
     let start = layout::run_event(&run, layout::RUN_STARTED);
     let progress = environment.progress.as_ref();
+    progress.observe(&Observation::RunStarted {
+        run: &run,
+        job: checked,
+        output: &output,
+    });
     let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
     let started_ms = chrono::Utc::now().timestamp_millis();
     retrying(&environment.shutdown, || {
@@ -278,6 +284,11 @@ impl Coordinator<'_> {
     async fn round(&self, driver: &Driver<'_>) -> Result<Round, RunError> {
         let inputs = driver.inputs;
         self.tell_of_inputs(inputs);
+        let files = &inputs.corpus.files;
+        self.environment.progress.observe(&Observation::InputsRead {
+            n_files: files.len() as u64,
+            bytes: files.iter().map(|it| it.file.bytes).sum(),
+        });
         let done = self.stages(driver).await;
         let has_failed = match &done {
             Ok((stages, ..)) => stages.values().any(|stage| !stage.quarantined.is_empty()),
@@ -303,6 +314,7 @@ impl Coordinator<'_> {
                 return Err(refused(newest.map(|it| it.number), checks));
             }
         }
+        self.environment.progress.observe(&Observation::Publishing);
         let published = publish::publish(self.output, &self.environment.shutdown, &ready).await?;
         let Some(published) = published else {
             let why = "another run has published meanwhile; looking again at the inputs";
@@ -335,11 +347,18 @@ impl Coordinator<'_> {
             if is_beyond && !self.orders.accept {
                 return Err(refused(newest.map(|it| it.number), checks));
             }
+            let progress = self.environment.progress.as_ref();
+            let stage = checked.name.as_str();
+            progress.observe(&Observation::StageStarted { stage });
             let span = tracing::error_span!("stage", name = checked.name);
             match driver.run_stage(checked, &stages).instrument(span).await? {
                 StageEnd::Finished(finished) => {
+                    progress.observe(&Observation::StageFinished {
+                        stage,
+                        finished: &finished,
+                    });
                     for note in &finished.notes {
-                        self.environment.progress.note(note);
+                        progress.note(note);
                     }
                     let files = finished.completed.tables.get(&checked.name);
                     let before = newest.and_then(|newest| newest.tables.get(&checked.name));

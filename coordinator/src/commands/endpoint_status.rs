@@ -60,30 +60,9 @@ pub struct EndpointsStatus {
 ///
 /// Of the store.
 pub async fn endpoints(output: &Output) -> Result<Option<EndpointsStatus>, OutputError> {
-    let list = Numbered::new(output.clone(), layout::ENDPOINTS.to_owned());
-    let Some((_, bytes)) = list.newest().await? else {
+    let Some(endpoints) = spent(output).await? else {
         return Ok(None);
     };
-    // What another version wrote is not worth failing for.
-    let Ok(settings) = serde_json::from_slice::<EndpointSettings>(&bytes) else {
-        return Ok(None);
-    };
-    let mut status = EndpointsStatus::default();
-    for (name, endpoint) in &settings.endpoints {
-        let hash = endpoint_hash(&endpoint.url, &endpoint.model);
-        let list = Numbered::new(output.clone(), layout::spending(&hash));
-        let newest = list.newest().await?;
-        let spending: Spending = newest
-            .and_then(|(_, bytes)| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        status.endpoints.push(EndpointStatus {
-            name: name.clone(),
-            spent: spending.spent,
-            possibly: spending.possibly,
-            reserved: spending.reserved(),
-            budget: endpoint.budget.as_ref().and_then(|budget| budget.money),
-        });
-    }
     let open = lost_requests::without_reply(output).await?;
     let mut open: Vec<OpenRequest> = open
         .into_iter()
@@ -96,8 +75,44 @@ pub async fn endpoints(output: &Output) -> Result<Option<EndpointsStatus>, Outpu
         })
         .collect();
     open.sort_by(|a, b| (a.sent_ms, &a.request).cmp(&(b.sent_ms, &b.request)));
-    status.open_requests = open;
-    Ok(Some(status))
+    Ok(Some(EndpointsStatus {
+        endpoints,
+        open_requests: open,
+    }))
+}
+
+/// What was spent at the endpoints of an output; `None` if it has none. Two small objects per
+/// endpoint are read, however many requests there are.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn spent(output: &Output) -> Result<Option<Vec<EndpointStatus>>, OutputError> {
+    let list = Numbered::new(output.clone(), layout::ENDPOINTS.to_owned());
+    let Some((_, bytes)) = list.newest().await? else {
+        return Ok(None);
+    };
+    // What another version wrote is not worth failing for.
+    let Ok(settings) = serde_json::from_slice::<EndpointSettings>(&bytes) else {
+        return Ok(None);
+    };
+    let mut endpoints = Vec::new();
+    for (name, endpoint) in &settings.endpoints {
+        let hash = endpoint_hash(&endpoint.url, &endpoint.model);
+        let list = Numbered::new(output.clone(), layout::spending(&hash));
+        let newest = list.newest().await?;
+        let spending: Spending = newest
+            .and_then(|(_, bytes)| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        endpoints.push(EndpointStatus {
+            name: name.clone(),
+            spent: spending.spent,
+            possibly: spending.possibly,
+            reserved: spending.reserved(),
+            budget: endpoint.budget.as_ref().and_then(|budget| budget.money),
+        });
+    }
+    Ok(Some(endpoints))
 }
 
 impl EndpointsStatus {

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use crate::broker::{BrokerArguments, Queues, Waiting};
 use crate::commands::coordinate::{Orders, coordinate};
 use crate::commands::prepare::{self, JobArguments};
+use crate::dashboard::Board;
 use crate::datasets::DatasetRows;
 use crate::driver::{Environment, FinishedStage};
 use crate::progress::Progress;
@@ -46,6 +47,8 @@ pub struct RunArguments {
     pub patience: Option<Duration>,
     /// Whether to publish what differs from the last version beyond the job's guardrails.
     pub accept: bool,
+    /// Told what workers in this process do.
+    pub board: Option<Board>,
 }
 
 /// A run that reached its end.
@@ -114,10 +117,16 @@ pub async fn run(
     let name = worker_name(entropy.as_ref());
     let clock = Arc::new(SystemClock);
     let exchanges = Exchanges::new(name.clone(), Arc::clone(&entropy), clock);
-    let attempts = AttemptLog::new(name, chrono::Utc::now());
+    let mut attempts = AttemptLog::new(name, chrono::Utc::now());
+    let mut activity = None;
+    if let Some(board) = &arguments.board {
+        activity = Some(board.workers_here(attempts.worker(), n_slots));
+        attempts = attempts.observed_by(Arc::new(board.clone()));
+    }
     let options = WorkerOptions {
         is_beside_coordinator: true,
         attempts: Some(Arc::new(attempts)),
+        activity,
         ..WorkerOptions::default()
     };
     let worker = Worker {

@@ -15,6 +15,7 @@ mod access;
 mod look;
 mod manifest;
 mod pinned_before;
+mod telling;
 mod watch;
 mod work;
 
@@ -32,8 +33,9 @@ use gleaner_workers::shutdown::Shutdown;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::journal::{Journal, PhaseStarted, rfc3339};
+use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -174,12 +176,10 @@ impl Dispatcher<'_> {
         };
         if let Some(earlier) = earlier {
             turns.ledger = turns.ledger.inherit(&earlier.ledger);
-            self.phase_started(plan, plan_id, earlier.reused.count())
-                .await;
-            turns.reused = Some(earlier.reused);
             let done: Vec<usize> = turns.ledger.done().collect();
-            let (rows, bytes) = sum(tasks, &done);
-            self.progress.found(done.len() as u64, rows, bytes);
+            let reused = (earlier.reused.count(), sum(tasks, &done));
+            turns.reused = Some(earlier.reused);
+            self.phase_started(plan, plan_id, reused).await;
         }
         let attempts = self.complete(plan, plan_id, tasks, &mut turns).await?;
         let reused = turns.reused.unwrap_or_default();
@@ -295,19 +295,16 @@ impl Dispatcher<'_> {
         if is_first {
             turns.reused = Some(Reused::of(tasks, &look.news));
             let n_reused = look.news.len() as u64;
-            self.phase_started(plan, plan_id, n_reused).await;
+            let reused = (n_reused, sum(tasks, &look.news));
+            self.phase_started(plan, plan_id, reused).await;
         }
         if !look.news.is_empty() || look.has_failures {
             turns.watch.progressed(Instant::now());
         }
-        let (rows, bytes) = sum(tasks, &look.news);
-        let n_tasks = look.news.len() as u64;
-        if is_first {
-            self.progress.found(n_tasks, rows, bytes);
-        } else {
-            self.progress.advanced(n_tasks, rows, bytes);
+        if !is_first {
+            self.advance(tasks, &look.news);
         }
-        self.measure(plan, &turns.ledger);
+        self.measure(plan, tasks, &turns.ledger);
     }
 
     /// Replaces tasks that no worker could finish by smaller ones, where there are any. Whether it
@@ -352,56 +349,6 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// A phase was found complete: what it needs is told to those who tidy up.
-    pub async fn reused(&self, plan: &PhasePlan, plan_id: &PlanId) {
-        self.journal_phase(plan, plan_id, plan.n_tasks).await;
-    }
-
-    async fn phase_started(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
-        self.progress.phase_started(
-            &plan.stage,
-            &plan.phase,
-            plan.n_tasks,
-            plan.n_rows,
-            plan.bytes,
-        );
-        self.journal_phase(plan, plan_id, n_reused).await;
-    }
-
-    async fn journal_phase(&self, plan: &PhasePlan, plan_id: &PlanId, n_reused: u64) {
-        self.journal
-            .phase_started(&PhaseStarted {
-                stage: plan.stage.clone(),
-                phase: plan.phase.clone(),
-                plan: plan_id.clone(),
-                folder: plan.folder.clone(),
-                n_tasks: plan.n_tasks,
-                n_reused,
-                n_rows: plan.n_rows,
-                bytes: plan.bytes,
-                started_at: rfc3339(chrono::Utc::now()),
-            })
-            .await;
-    }
-
-    /// Tells the metrics how far the phase is.
-    fn measure(&self, plan: &PhasePlan, ledger: &Ledger) {
-        let counts = ledger.counts();
-        for (state, n_tasks) in [
-            ("waiting", counts.waiting),
-            ("offered", counts.offered),
-            ("done", counts.done),
-            ("quarantined", counts.quarantined),
-        ] {
-            let labels = [
-                ("stage", plan.stage.clone()),
-                ("phase", plan.phase.clone()),
-                ("state", state.to_owned()),
-            ];
-            metrics::gauge!(metric::TASKS, &labels).set(n_tasks as f64);
-        }
-    }
-
     /// Asks the queue what it knows, and offers what is due.
     async fn offer(
         &self,
@@ -423,6 +370,10 @@ impl Dispatcher<'_> {
             ];
             metrics::gauge!(metric::QUEUE_WAITING, &labels).set(state.n_waiting as f64);
             turns.watch.queue_answered(state, self.n_slots, now);
+            self.progress.observe(&Observation::Queue {
+                state,
+                resource: self.route.resource,
+            });
             self.record_given_up(plan, tasks, &turns.ledger, &mut turns.watch)
                 .await?;
         }

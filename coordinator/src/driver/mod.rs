@@ -38,6 +38,7 @@ use crate::datasets::DatasetRows;
 use crate::dispatch::Work;
 use crate::inputs::InputSet;
 use crate::journal::Journal;
+use crate::observation::Observation;
 use crate::phase_input;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
@@ -241,6 +242,10 @@ impl Driver<'_> {
                     }
                 }
                 Step::Sql(sql) => {
+                    if self.mode == Mode::Run {
+                        let step = Observation::StepStarted { step: "query" };
+                        self.environment.progress.observe(&step);
+                    }
                     let query = sql_stage::Query {
                         stage: &checked.name,
                         sql: &sql,
@@ -315,6 +320,8 @@ impl Driver<'_> {
             (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.reuse))),
             (None, Mode::Run) => {
                 progress.is_computed = true;
+                let step = Observation::StepStarted { step: &name };
+                self.environment.progress.observe(&step);
                 reducer.run(planned, checked.kind, &checked.stage).await?
             }
         };

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod batch;
+mod dashboard;
 mod exit_codes;
 mod hardening;
 mod images;
@@ -20,6 +21,7 @@ pub fn findings(overlay: &Overlay, facts: &Facts) -> Vec<String> {
     let checks = [
         arguments::findings,
         batch::findings,
+        dashboard::findings,
         exit_codes::findings,
         hardening::findings,
         images::findings,

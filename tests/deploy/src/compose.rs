@@ -123,6 +123,7 @@ fn of_ours(
         .filter_map(Value::as_str)
         .collect();
     for option in arguments.iter().filter_map(|it| it.strip_prefix("--")) {
+        let option = option.split('=').next().unwrap_or(option);
         if !facts.options(component).contains(option) {
             say(format!("there is no option --{option}"));
         }

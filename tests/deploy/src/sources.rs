@@ -15,7 +15,7 @@ const HANDING_BACK: [(&str, &str); 5] = [
     ("workers/src/runner.rs", "PASS_ON_MAX"),
     ("workers/src/runner.rs", "LAST_RECORDS_MAX"),
     ("schemas/queue/src/amqp/mod.rs", "CLOSE_TIMEOUT"),
-    ("workers/telemetry/src/health.rs", "CLOSE_MAX"),
+    ("workers/telemetry/src/serving.rs", "CLOSE_MAX"),
     ("workers/program/src/app.rs", "THREADS_END_MAX"),
 ];
 

@@ -25,7 +25,7 @@ mod request;
 pub use client::{Client, ClientError, Jitter, RawReply};
 pub use config::{Dialect, EndpointConfig, Secret, Timeouts};
 pub use failure::{Action, CallError, FailureClass};
-pub use limiter::Pace;
+pub use limiter::{Pace, n_throttled};
 pub use losses::{LossDialect, LossesError, PromptToken};
 pub use reply::{Choice, FinishReason, Reply, ReplyError, Usage};
 pub use request::{

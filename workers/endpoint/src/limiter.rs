@@ -1,6 +1,7 @@
 //! How many requests may be in flight: fewer while the server is overloaded, more as it recovers;
 //! and whether it answers anybody at all.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,15 @@ use crate::failure::FailureClass;
 const DECREASE: f64 = 0.7;
 /// The limit decreases once within this time: many requests in flight fail for one reason.
 const DECREASE_PAUSE: Duration = Duration::from_millis(500);
+/// Answers that asked for fewer requests, since the process started.
+static N_THROTTLED: AtomicU64 = AtomicU64::new(0);
+
+/// How often endpoints asked this process for fewer requests since it started.
+#[must_use]
+pub fn n_throttled() -> u64 {
+    N_THROTTLED.load(Ordering::Relaxed)
+}
+
 /// What comes before each sending: the caller's budget and pace.
 #[async_trait]
 pub trait Pace: Send + Sync {
@@ -127,6 +137,7 @@ impl Limiter {
 
     /// The server has too much to do, and asks to wait for `pause`.
     pub(crate) fn throttled(&self, pause: Option<Duration>) {
+        N_THROTTLED.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let mut state = self.state();
         let is_due = state

@@ -216,6 +216,7 @@ fn worker(
             consumer_timeout: Some(work.consumer_timeout),
             is_beside_coordinator: false,
             attempts: Some(Arc::new(attempts)),
+            activity: None,
         },
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gleaner_storage::numbered::Numbered;
@@ -35,6 +36,15 @@ pub struct Rates {
     pub requests: Option<u64>,
     /// Tokens of prompts and completions.
     pub tokens: Option<u64>,
+}
+
+/// Waits for a next window, since the process started.
+static N_WAITS: AtomicU64 = AtomicU64::new(0);
+
+/// How often requests of this process waited for the rates of their job since it started.
+#[must_use]
+pub fn n_waits() -> u64 {
+    N_WAITS.load(Ordering::Relaxed)
 }
 
 /// What was taken of a window.
@@ -134,6 +144,7 @@ impl SharedPace {
             if may_send {
                 return Ok(true);
             }
+            N_WAITS.fetch_add(1, Ordering::Relaxed);
             let rest_ms = self.window_ms - now_ms % self.window_ms;
             // Workers that wait for the same window must not ask at the same moment.
             let jitter_ms = self.entropy.next_u64() % (self.window_ms / 20);
@@ -200,7 +211,7 @@ impl SharedPace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::atomic::AtomicI64;
 
     use gleaner_storage::Stores;
 

@@ -2,21 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::TelemetryError;
 use crate::metrics::{Metrics, UPKEEP_EVERY};
+use crate::serving::Listening;
 
-/// Connections that are open at the end get no more time than this.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// The media type of metrics.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -53,10 +50,7 @@ impl Readiness {
 /// `/live` answers 200 while the process runs, whatever it can reach: restarting it would not
 /// help. `/ready` answers 200 or 503 with the reason. `/metrics` answers for Prometheus.
 #[derive(Debug)]
-pub struct HealthServer {
-    listener: TcpListener,
-    address: SocketAddr,
-}
+pub struct HealthServer(Listening);
 
 impl HealthServer {
     /// Listens on an address; port 0 takes any.
@@ -65,20 +59,13 @@ impl HealthServer {
     ///
     /// If the address is taken, or not of this machine.
     pub async fn bind(address: SocketAddr) -> Result<Self, TelemetryError> {
-        let listening = async {
-            let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok(Self { listener, address })
-        };
-        listening
-            .await
-            .map_err(|source| TelemetryError::Listen { address, source })
+        Ok(Self(Listening::bind(address).await?))
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Answers until `shutdown` ends.
@@ -88,29 +75,16 @@ impl HealthServer {
         metrics: Metrics,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
-        let (stop, stopping) = watch::channel(false);
-        let stopped = |mut stopping: watch::Receiver<bool>| async move {
-            // The sender lives until the server has ended.
-            let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
-        };
         let router = router(readiness, metrics.clone());
-        let serving = axum::serve(self.listener, router).with_graceful_shutdown(stopped(stopping));
         let upkeep = async {
             loop {
                 tokio::time::sleep(UPKEEP_EVERY).await;
                 metrics.run_upkeep();
             }
         };
-        let end = async {
-            shutdown.await;
-            stop.send_replace(true);
-            tokio::time::sleep(CLOSE_MAX).await;
-        };
         tokio::select! {
-            // It retries what can be retried by itself, so it ends only when it is told to.
-            _ = serving => {}
+            () = self.0.serve(router, shutdown) => {}
             () = upkeep => {}
-            () = end => {}
         }
     }
 }
@@ -161,6 +135,8 @@ async fn show_metrics(State(shown): State<Shown>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 

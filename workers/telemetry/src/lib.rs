@@ -20,10 +20,12 @@ mod address;
 mod health;
 pub mod log;
 mod metrics;
+mod serving;
 
 pub use address::parse_address;
 pub use health::{HealthServer, Readiness, serve};
 pub use metrics::Metrics;
+pub use serving::Listening;
 
 /// What could not be set up.
 #[derive(Debug, thiserror::Error)]

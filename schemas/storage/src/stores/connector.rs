@@ -2,6 +2,7 @@
 //! each, counted, and with refusals cut down to what may be shown.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -108,6 +109,7 @@ impl HttpService for Service {
                 metrics::counter!("gleaner_store_bytes_written_total").increment(facts.bytes);
                 if is_throttling(status) {
                     metrics::counter!("gleaner_store_throttled_total").increment(1);
+                    N_THROTTLED.fetch_add(1, Ordering::Relaxed);
                     permit.end(Outcome::Throttled);
                 } else {
                     // Bodies are not waited for: one that nobody reads must not keep others out.
@@ -183,6 +185,15 @@ async fn read(body: HttpResponseBody, bytes_max: usize) -> Result<Vec<u8>, HttpE
 }
 
 /// Whether a store asks for fewer requests.
+/// Answers that asked for fewer requests, since the process started.
+static N_THROTTLED: AtomicU64 = AtomicU64::new(0);
+
+/// How often stores asked this process for fewer requests since it started.
+#[must_use]
+pub fn n_throttled() -> u64 {
+    N_THROTTLED.load(Ordering::Relaxed)
+}
+
 fn is_throttling(status: u16) -> bool {
     matches!(status, 429 | 503)
 }

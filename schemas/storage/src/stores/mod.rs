@@ -20,6 +20,7 @@ use object_store::path::Path;
 use url::Url;
 
 pub(crate) use answer::Refusal;
+pub use connector::n_throttled;
 use settings::Settings;
 pub use uri::absolute_uri;
 pub(crate) use uri::{absolute_path, encoded, file_uri, is_uri, object_uri};

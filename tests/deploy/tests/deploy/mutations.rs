@@ -1,6 +1,7 @@
 //! Each check finds what it is for: overlays with one thing broken.
 
 mod cluster;
+mod dashboard;
 mod pods;
 mod programs;
 
