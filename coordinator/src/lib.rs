@@ -8,6 +8,7 @@
 pub mod allow;
 pub mod app;
 pub mod broker;
+pub mod card;
 pub mod checked_job;
 pub mod cli;
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod endpoints;
 pub mod inputs;
 pub mod journal;
 pub mod ledger;
+pub mod lineage;
 pub mod losers;
 pub mod phase_input;
 pub mod planner;

@@ -8,6 +8,7 @@ pub mod export;
 pub mod gc;
 mod gc_runs;
 pub mod init;
+pub mod job_reference;
 pub mod opened;
 pub mod plan;
 pub mod prepare;

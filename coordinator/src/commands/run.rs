@@ -26,11 +26,13 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::broker::{BrokerArguments, Queues, Waiting};
+use crate::card::{self, CardWritten};
 use crate::checked_job::CheckedJob;
 use crate::commands::prepare::{self, JobArguments};
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
+use crate::lineage::RunEvents;
 use crate::losers;
 use crate::progress::Progress;
 use crate::publish::{self, Published};
@@ -195,20 +197,21 @@ pub async fn coordinate(
         pid: std::process::id(),
     };
     retrying(&environment.shutdown, || journal.started(&event)).await?;
+    let events = RunEvents::begin(checked, base_dir, &output, &run);
     let start = layout::run_event(&run, layout::RUN_STARTED);
     let progress = environment.progress.as_ref();
     let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
     let started_ms = chrono::Utc::now().timestamp_millis();
-    retrying(&environment.shutdown, || {
+    let announced = retrying(&environment.shutdown, || {
         endpoints::announce(&output, &checked.job.file, &run, started_ms)
-    })
-    .await?;
+    });
+    let announced = announced.await.map_err(RunError::from);
     let stores = &environment.stores;
-    let inputs = match swept {
+    let inputs = match announced.and(swept) {
         Ok(()) => prepare::load_inputs(stores, &output, checked, base_dir, workers).await,
         Err(error) => Err(error),
     };
-    let ended = match inputs {
+    let (inputs, ended) = match inputs {
         Ok(inputs) => {
             let driver = Driver {
                 job: checked,
@@ -221,11 +224,11 @@ pub async fn coordinate(
                 mode: Mode::Run,
             };
             let span = tracing::error_span!("job", name = checked.job.file.name, %run);
-            run_stages(&driver, &inputs, &run, started)
-                .instrument(span)
-                .await
+            let ended = run_stages(&driver, &inputs, &events, started).instrument(span);
+            let ended = ended.await;
+            (Some(inputs), ended)
         }
-        Err(error) => Err(error),
+        Err(error) => (None, Err(error)),
     };
     journal
         .ended(&RunEnded {
@@ -241,6 +244,10 @@ pub async fn coordinate(
             ended_at: rfc3339(chrono::Utc::now()),
         })
         .await;
+    let published = ended.as_ref().map(|report| &report.published);
+    events
+        .end(inputs.as_ref(), published, &environment.shutdown)
+        .await;
     let mut report = ended?;
     report.elapsed = started.elapsed();
     Ok(report)
@@ -249,7 +256,7 @@ pub async fn coordinate(
 async fn run_stages(
     driver: &Driver<'_>,
     inputs: &JobInputs,
-    run: &RunId,
+    events: &RunEvents<'_>,
     started: Instant,
 ) -> Result<RunReport, RunError> {
     for (file, reason) in &inputs.corpus.unreadable {
@@ -264,8 +271,12 @@ async fn run_stages(
     let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
     for checked in &driver.job.stages {
         let span = tracing::error_span!("stage", name = checked.name);
-        match driver.run_stage(checked, &stages).instrument(span).await? {
+        events.stage_started(checked, inputs);
+        let ended = driver.run_stage(checked, &stages).instrument(span).await;
+        let ended = ended.inspect_err(|error| events.stage_failed(checked, inputs, error));
+        match ended? {
             StageEnd::Finished(finished) => {
+                events.stage_finished(checked, inputs, &finished);
                 for note in &finished.notes {
                     driver.environment.progress.note(note);
                 }
@@ -285,7 +296,7 @@ async fn run_stages(
         driver.job,
         inputs,
         &stages,
-        run,
+        driver.run,
         chrono::Utc::now(),
     )
     .await?;
@@ -294,13 +305,14 @@ async fn run_stages(
     if let Err(error) = driver.output.remove_staged(started.elapsed()).await {
         tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
     }
-    match losers::remove(driver.output, run, &stages).await {
+    match losers::remove(driver.output, driver.run, &stages).await {
         Ok(0) => {}
         Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
         Err(error) => {
             tracing::warn!(%error, "cannot remove attempts that lost; `gleaner gc` will");
         }
     }
+    write_card(driver, &published).await;
     let order = driver.job.stages.iter();
     Ok(RunReport {
         io: driver.io.clone(),
@@ -312,6 +324,24 @@ async fn run_stages(
         unreadable: inputs.corpus.unreadable.clone(),
         elapsed: Duration::ZERO,
     })
+}
+
+/// Readers need no card, so a run does without.
+async fn write_card(driver: &Driver<'_>, published: &Published) {
+    let stores = &driver.environment.stores;
+    let written = tokio::select! {
+        written = card::write(driver.output, stores, &published.version) => written,
+        () = driver.environment.shutdown.draining() => return,
+    };
+    match written {
+        Ok(CardWritten::Everything) => {}
+        Ok(CardWritten::NotTheReadme) => {
+            tracing::info!("README.md is none of Gleaner's and stays as it is");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot write the dataset card; the next run writes it");
+        }
+    }
 }
 
 /// `job.json`: whose output this is.

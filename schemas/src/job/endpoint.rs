@@ -194,6 +194,25 @@ impl JsonSchema for Budget {
     }
 }
 
+/// User, host and port of the URL of a web server.
+pub(super) fn server_of(url: &str) -> Option<&str> {
+    let rest = ["http://", "https://"]
+        .into_iter()
+        .find_map(|scheme| url.strip_prefix(scheme));
+    rest.and_then(|rest| rest.split('/').next())
+        .filter(|server| !server.is_empty())
+}
+
+/// Whether a server is named with a user.
+pub(super) fn has_user(server: &str) -> bool {
+    server.contains('@')
+}
+
+/// Whether an environment variable may have this name.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 impl Endpoint {
     /// What is wrong with an endpoint, as key, message and advice.
     pub(super) fn check(&self, name: &str) -> Vec<(&'static str, String, String)> {
@@ -201,18 +220,14 @@ impl Endpoint {
         let mut refuse = |key, message: String, help: &str| {
             errors.push((key, message, help.to_owned()));
         };
-        let rest = ["http://", "https://"]
-            .into_iter()
-            .find_map(|scheme| self.url.strip_prefix(scheme));
-        let authority = rest.and_then(|rest| rest.split('/').next());
-        match authority {
-            Some(authority) if authority.contains('@') => refuse(
+        match server_of(&self.url) {
+            Some(server) if has_user(server) => refuse(
                 "url",
                 format!("the URL of endpoint `{name}` has a user or a password in it"),
                 "name the environment variable that holds the key: `api_key_env: LLM_API_KEY`",
             ),
-            Some(authority) if !authority.is_empty() => {}
-            _ => refuse(
+            Some(_) => {}
+            None => refuse(
                 "url",
                 format!("{:?} is not the URL of a server", self.url),
                 "write the base URL with its version, for example http://127.0.0.1:8000/v1",
@@ -225,11 +240,10 @@ impl Endpoint {
                 "name it as the server does",
             );
         }
-        if let Some(variable) = &self.api_key_env
-            && (variable.is_empty()
-                || !variable
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        if self
+            .api_key_env
+            .as_deref()
+            .is_some_and(|name| !is_variable(name))
         {
             // Its text may be the key itself, so it is not repeated.
             refuse(
