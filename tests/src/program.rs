@@ -36,6 +36,13 @@ pub fn worker_program() -> &'static Path {
     PROGRAM.get_or_init(|| built("gleaner-worker"))
 }
 
+/// The program `gleaner-scripted-endpoint`, built with the profile of the tests.
+#[must_use]
+pub fn scripted_endpoint_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| built("gleaner-scripted-endpoint"))
+}
+
 fn built(name: &str) -> PathBuf {
     // .../<profile>/deps/<test>
     let test = std::env::current_exe().unwrap();

@@ -24,6 +24,7 @@ mod layouts;
 mod lineage;
 mod memory;
 mod observability;
+mod pruning;
 mod queries;
 mod reading;
 mod reports;
