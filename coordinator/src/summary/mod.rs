@@ -6,7 +6,7 @@
 
 pub(crate) mod documents;
 pub(crate) mod duplicates;
-mod generation;
+pub(crate) mod generation;
 pub(crate) mod losses;
 mod render;
 mod render_generation;

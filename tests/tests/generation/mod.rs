@@ -10,6 +10,7 @@ mod documents;
 mod exports;
 mod kills;
 mod real_server;
+mod report;
 mod requests;
 mod scale;
 mod secrets;
