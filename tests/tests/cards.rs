@@ -90,7 +90,7 @@ fn the_card_of_a_version_tells_loaders_and_people_what_there_is() {
     for part in [
         "cc0-1.0",
         "`top_k`",
-        "`25` of documents",
+        "a budget of 25 documents",
         "`weights.log_weight`",
     ] {
         assert!(card.contains(part), "{part}\n{card}");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -278,6 +278,7 @@ fn a_run_that_is_interrupted_is_aborted() {
     command
         .args(["run", "job.yaml"])
         .env("OPENLINEAGE_URL", &receiver.url);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let trains = workspace.path().join("out/_gleaner/plans/model/train");
     while !trains.is_dir() {
@@ -287,11 +288,15 @@ fn a_run_that_is_interrupted_is_aborted() {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
-    let interrupt = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(interrupt.unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // The first asks to finish what is in hand, the second to drop it.
+    let mut ended = child.try_wait().unwrap();
+    while ended.is_none() {
+        let id = child.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &id]).status();
+        std::thread::sleep(Duration::from_millis(200));
+        ended = child.try_wait().unwrap();
+    }
+    assert_eq!(ended.unwrap().code(), Some(130));
     let events = receiver.events();
     events.iter().for_each(check);
     assert_eq!(types_of(&events, "small.weights"), ["START", "COMPLETE"]);

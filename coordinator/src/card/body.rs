@@ -154,10 +154,15 @@ fn selections(text: &mut String, told: &Told<'_>) {
         let param = |key: &str| stage.params.get(key).filter(|value| !value.is_null());
         let shown = |key: &str| param(key).map(shown).unwrap_or_default();
         let _ = writeln!(text, "\n## How {} was chosen\n", code(name));
-        let budgets = ["documents", "tokens", "bytes", "fraction"];
+        let budgets = [
+            ("documents", "documents"),
+            ("tokens", "tokens"),
+            ("bytes", "bytes of text"),
+            ("fraction", "of the eligible rows"),
+        ];
         let budget = budgets
             .iter()
-            .find_map(|key| Some(format!("{} of {key}", code(&self::shown(param(key)?)))));
+            .find_map(|(key, of)| Some(format!("{} {of}", self::shown(param(key)?))));
         let _ = write!(
             text,
             "By {}, method {}",
