@@ -43,7 +43,7 @@ fn every_exit_code_and_failure_has_its_row() {
     for class in classes {
         assert!(rows.contains(&class), "{class}");
     }
-    let flags = quoted_after("workers/generation/src/flags.rs", "=> \"");
+    let flags = quoted_after("workers/generation/src/flags.rs", " = \"");
     assert!(flags.len() >= 10, "{flags:?}");
     for flag in flags {
         assert!(guide.contains(&format!("`{flag}`")), "{flag}");
