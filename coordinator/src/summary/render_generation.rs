@@ -22,7 +22,10 @@ const COLUMNS: [&str; 8] = [
 
 fn percent(share: Option<f64>) -> String {
     // Sums of nothing are negative zeros.
-    share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", 100.0 * share + 0.0))
+    share.map_or_else(
+        || "-".to_owned(),
+        |share| format!("{:.0}%", 100.0 * share + 0.0),
+    )
 }
 
 fn share(value: Option<f64>) -> String {

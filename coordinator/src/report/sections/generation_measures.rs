@@ -36,7 +36,7 @@ fn costs(measures: &GenerationSummary) -> String {
         shown.push(("money", number(money)));
     }
     if let Some(each) = cost.money_per_ok_row {
-        shown.push(("money a sound row", number(each)));
+        shown.push(("money for 1000 sound rows", number(1000.0 * each)));
     }
     facts(&shown)
 }
@@ -54,7 +54,7 @@ fn grades(measures: &GenerationSummary) -> String {
         "#begin alike",
     ];
     let mut table = Table::new(
-        "Texts by the grade that was asked for; words are medians, from words on of a sample",
+        "Texts by the grade that was asked for. Words (the median) and what stands right of them are of a sample",
         &titles,
     );
     for grade in &measures.grades {
@@ -107,9 +107,9 @@ fn order(measures: &GenerationSummary) -> String {
         shown.push(("words shared by texts for the same", percent(overlap)));
     }
     if let Some([first, ten, thirty]) = measures.recall {
-        shown.push(("relevant queries find their document first", percent(first)));
-        shown.push(("among 10", percent(ten)));
-        shown.push(("among 30", percent(thirty)));
+        shown.push(("document found first by its relevant query", percent(first)));
+        shown.push(("found among 10", percent(ten)));
+        shown.push(("found among 30", percent(thirty)));
     }
     if !shown.is_empty() {
         html.push_str(&facts(&shown));
