@@ -64,7 +64,7 @@ stages:
   weights: {kind: importance_weights, target: biomedical, min_tokens: 5}
   chosen: {kind: select, by: weights.log_weight, method: top_k, documents: 4}
   best: {kind: select, by: weights.log_weight, method: top_k, documents: 4, materialize: true}
-  prior: {kind: train_language_model, size: 1m, vocabulary: 300, tokens: 2048}
+  prior: {kind: train_language_model, size: 1m, vocabulary: 300, tokens: 8192, held_out: 20%}
   losses: {kind: loss_reduction, prior: prior, conditional: prior, max_tokens: 32}
   queries: {kind: synthetic_queries, input: best, endpoint: llm}
   graded: {kind: graded_documents, input: queries, endpoint: llm}
@@ -86,7 +86,7 @@ fn the_columns_of_every_table_are_documented_and_no_others() {
     let server = ScriptedServer::start(always(Play::Answer), ServerOptions::default());
     let server = runtime.block_on(server).unwrap();
     let workspace = project();
-    let documents = gleaner_tests::corpus::sample_documents(24);
+    let documents = gleaner_tests::corpus::sample_documents(60);
     workspace.write("corpus.jsonl", gleaner_tests::corpus::jsonl(&documents));
     let target = gleaner_tests::corpus::health_documents(10);
     workspace.write("target.jsonl", gleaner_tests::corpus::jsonl(&target));

@@ -22,7 +22,8 @@ fn the_report_and_the_card_have_the_figures_of_the_tables() {
     let report = report.events().remove(0);
     for stage in ["queries", "graded"] {
         let sections = report["sections"].as_array().unwrap().iter();
-        let mut of_stage = sections.filter(|it| it["name"] == "generation" && it["stage"] == stage);
+        let mut of_stage =
+            sections.filter(|it| it["section"] == "generation" && it["stage"] == stage);
         let measures = &of_stage.next().unwrap()["numbers"]["measures"];
         let grades = workspace.sql(&format!(
             "SELECT grade, label, count(*) AS n, count(*) FILTER (WHERE status = 'ok') AS ok
@@ -51,7 +52,8 @@ fn the_report_and_the_card_have_the_figures_of_the_tables() {
     }
     // What the judge said of the queries, cell by cell.
     let sections = report["sections"].as_array().unwrap();
-    let queries = sections.iter().find(|it| it["stage"] == "queries").unwrap();
+    let is_it = |it: &&Value| it["section"] == "generation" && it["stage"] == "queries";
+    let queries = sections.iter().find(is_it).unwrap();
     let confusion = &queries["numbers"]["measures"]["judge"]["confusion"];
     let judged = workspace.sql(
         "SELECT grade, judged_grade, count(*) AS n FROM queries WHERE judged_grade IS NOT NULL
