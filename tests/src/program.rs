@@ -178,6 +178,11 @@ pub fn command_in(directory: &Path, name: &Path) -> Command {
         "GLEANER_QUEUE",
         "GLEANER_QUEUE_USER",
         "GLEANER_QUEUE_PASSWORD",
+        "OPENLINEAGE_API_KEY",
+        "OPENLINEAGE_DISABLED",
+        "OPENLINEAGE_ENDPOINT",
+        "OPENLINEAGE_NAMESPACE",
+        "OPENLINEAGE_URL",
     ] {
         command.env_remove(name);
     }
