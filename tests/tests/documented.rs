@@ -291,7 +291,7 @@ fn no_document_is_left_out_and_no_block() {
                 "{name}: {info}"
             );
             assert!(
-                info != "" || !block.text.contains("gleaner "),
+                !info.is_empty() || !block.text.contains("gleaner "),
                 "{name}: a command that is not run:\n{}",
                 block.text
             );
