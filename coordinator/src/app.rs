@@ -237,8 +237,8 @@ async fn execute(
             let report = init::init(&directory)?;
             show(&global, &report, init::InitReport::render)
         }
-        Command::Schema => {
-            print_text(&schema::job_schema()?)?;
+        Command::Schema { format } => {
+            print_text(&schema::describe(format)?)?;
             Ok(Exit::Done)
         }
         Command::Completions { shell } => {

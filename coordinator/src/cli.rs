@@ -10,6 +10,7 @@ use gleaner_schemas::units::HumanDuration;
 use crate::broker::{BrokerArguments, Secret};
 use crate::commands::export::ExportFormat;
 use crate::commands::prepare::JobArguments;
+use crate::commands::schema::SchemaFormat;
 use crate::sql::format::Format;
 use crate::sql::options::AttachArgument;
 use crate::sql::parameters::ParameterArgument;
@@ -336,7 +337,11 @@ pub enum Command {
     },
     /// Print the JSON Schema of the job file, for editors
     #[command(after_help = "Example:\n  gleaner schema > job.schema.json")]
-    Schema,
+    Schema {
+        /// How it is written: as JSON Schema, or as a reference for people
+        #[arg(long, value_enum, default_value_t = SchemaFormat::Json)]
+        format: SchemaFormat,
+    },
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  gleaner completions bash > ~/.local/share/bash-completion/completions/gleaner"

@@ -8,6 +8,7 @@
 pub mod allow;
 pub mod app;
 pub mod broker;
+pub mod card;
 pub mod checked_job;
 pub mod cli;
 pub mod commands;
@@ -21,6 +22,7 @@ pub mod guardrails;
 pub mod inputs;
 pub mod journal;
 pub mod ledger;
+pub mod lineage;
 pub mod losers;
 pub mod observation;
 pub mod phase_input;

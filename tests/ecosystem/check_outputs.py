@@ -8,7 +8,9 @@ OUTPUT is a local directory that a finished run left. For each table that OUTPUT
 1. the Parquet files below the table's folder are the manifest's files, with its rows and bytes, and
    their schemas are the manifest's;
 2. pyarrow, pandas, polars, DuckDB and Hugging Face datasets each open the folder in one line, and
-   find the manifest's number of rows and its columns by name and type.
+   find the manifest's number of rows and its columns by name and type;
+3. the dataset card's header is YAML, and Hugging Face datasets loads by it, without a word of which
+   files, the rows of this version.
 
 Prints a line per table and tool, then `N passed, M failed`; exits 0 only if nothing failed.
 """
@@ -30,6 +32,7 @@ import pandas  # noqa: E402
 import polars  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+import yaml  # noqa: E402
 
 MANIFEST_FORMAT = 1
 
@@ -115,6 +118,23 @@ def checks(output):
 
     yield f"{output.name}/manifest.json", read_manifest
 
+    configs = {}
+
+    def read_card():
+        _, header, text = (output / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+        header = yaml.safe_load(header)
+        expect("title", True, bool(header["pretty_name"]) and header["pretty_name"] in text.replace("\\", ""))
+        configs.update({config["config_name"]: config for config in header["configs"]})
+        with_rows = sorted(name for name, table in tables.items() if table["rows"])
+        expect("tables of the card", with_rows, sorted(configs))
+        expect("defaults", 1, sum(config.get("default", False) for config in configs.values()))
+        return f"{len(configs)} tables"
+
+    yield f"{output.name}/README.md", read_card
+
+    for table_name in sorted(configs):
+        yield f"{output.name}/{table_name} by the card", lambda: check_card(output, table_name, tables[table_name])
+
     for table_name in sorted(tables):
         table, folder = tables[table_name], output / table_name
         yield f"{output.name}/{table_name} files", lambda: check_files(output, folder, table)
@@ -157,6 +177,13 @@ def check_reader(read, folder, table):
     expect("rows", table["rows"], n_rows)
     compare_schemas("", arrow_schema(table["schema"]), schema)
     return f"{n_rows} rows, {len(schema)} columns"
+
+
+def check_card(output, table_name, table):
+    rows = datasets.load_dataset(str(output), table_name, split="train")
+    expect("rows", table["rows"], rows.num_rows)
+    compare_schemas("", arrow_schema(table["schema"]), rows.features.arrow_schema)
+    return f"{rows.num_rows} rows"
 
 
 def compare_schemas(whose, expected, found):

@@ -36,6 +36,13 @@ pub fn worker_program() -> &'static Path {
     PROGRAM.get_or_init(|| built("gleaner-worker"))
 }
 
+/// The program `gleaner-scripted-endpoint`, built with the profile of the tests.
+#[must_use]
+pub fn scripted_endpoint_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| built("gleaner-scripted-endpoint"))
+}
+
 fn built(name: &str) -> PathBuf {
     // .../<profile>/deps/<test>
     let test = std::env::current_exe().unwrap();
@@ -171,6 +178,11 @@ pub fn command_in(directory: &Path, name: &Path) -> Command {
         "GLEANER_QUEUE",
         "GLEANER_QUEUE_USER",
         "GLEANER_QUEUE_PASSWORD",
+        "OPENLINEAGE_API_KEY",
+        "OPENLINEAGE_DISABLED",
+        "OPENLINEAGE_ENDPOINT",
+        "OPENLINEAGE_NAMESPACE",
+        "OPENLINEAGE_URL",
     ] {
         command.env_remove(name);
     }

@@ -1,20 +1,225 @@
-//! The examples of the documentation are run as a reader would run them.
+//! The documentation is run as a reader would run it: each document from its beginning to its end,
+//! in a folder of its own with the data of the project.
+//!
+//! - A block `sh` is run by a shell; blocks of one document follow each other.
+//! - A block `text` right behind it is what it prints: `...` stands for lines, `[..]` for words.
+//! - A block `yaml title=NAME` is written to that file.
+//! - Port 8000 is another one here, so that documents can be run beside each other.
 
+mod formats;
+mod reference;
+
+use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::net::TcpListener;
+use std::path::Path;
 
-use gleaner_tests::program::{Workspace, command_in, ended, program, repository};
+use gleaner_tests::program::{
+    Workspace, command_in, ended, program, repository, scripted_endpoint_program, worker_program,
+};
 use gleaner_tests::small;
 
-/// Code blocks of a language, in order.
-fn blocks(document: &str, language: &str) -> Vec<String> {
-    let path = repository().join("docs").join(document);
-    let text = fs::read_to_string(path).unwrap();
-    let start = format!("```{language}\n");
-    let blocks = text.split(start.as_str()).skip(1);
+/// Documents that are made, not written, and who tests them.
+const MADE: [&str; 1] = ["job-file.md"];
+
+/// A fenced block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Block {
+    /// What stands behind the fence.
+    info: String,
+    text: String,
+    /// Whether only blank lines stand between it and the block before.
+    follows: bool,
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(repository().join("docs").join(document)).unwrap()
+}
+
+fn blocks_of(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    let mut follows = false;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => {
+                blocks.extend(open.take());
+                follows = true;
+            }
+            (Some(info), None) => {
+                open = Some(Block {
+                    info: info.trim().to_owned(),
+                    text: String::new(),
+                    follows,
+                });
+            }
+            (None, Some(block)) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => follows &= line.trim().is_empty(),
+        }
+    }
+    assert_eq!(open, None, "a block without an end");
     blocks
-        .map(|block| block.split_once("\n```").unwrap().0.to_owned())
-        .collect()
+}
+
+/// What a shell prints between blocks.
+const BORDER: &str = "-- the next block of the document --";
+
+/// Runs the blocks of a document here, and compares what they print.
+fn run(workspace: &Workspace, document: &str, port: u16) {
+    let text = read(document).replace("8000", &port.to_string());
+    let blocks = blocks_of(&text);
+    let programs = program().parent().unwrap().to_owned();
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let paths = std::iter::once(programs).chain(std::env::split_paths(&old));
+    // What is started in the background ends with the shell.
+    let mut script = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
+    let mut expected: Vec<Option<&str>> = Vec::new();
+    for (idx, block) in blocks.iter().enumerate() {
+        if let Some(name) = block.info.strip_prefix("yaml title=") {
+            // In its turn: a file may be written anew.
+            let delimiter = format!("END_OF_{idx}");
+            script += &format!("cat > {name} <<'{delimiter}'\n{}{delimiter}\n", block.text);
+        } else if block.info == "sh" {
+            script += &format!("echo '{BORDER}'\n{}", block.text);
+            let next = blocks.get(idx + 1);
+            let shown = next.filter(|next| next.info == "text" && next.follows);
+            expected.push(shown.map(|block| block.text.as_str()));
+        } else if block.info == "text" {
+            let before = idx
+                .checked_sub(1)
+                .map(|before| blocks[before].info.as_str());
+            assert_eq!(
+                before,
+                Some("sh"),
+                "{document}: output of nothing:\n{}",
+                block.text
+            );
+        }
+    }
+    // A file: a pipe would stay open as long as anything runs in the background.
+    let printed = workspace.path().join("printed.txt");
+    let script = format!("exec > {}\n{script}", printed.display());
+    let mut command = command_in(workspace.path(), Path::new("bash"));
+    command.args(["-c", &script]);
+    command.env("PATH", std::env::join_paths(paths).unwrap());
+    command.stderr(fs::File::create(workspace.path().join("errors.txt")).unwrap());
+    let ended = ended(&mut command);
+    let printed = fs::read_to_string(printed).unwrap();
+    let errors = fs::read_to_string(workspace.path().join("errors.txt")).unwrap();
+    assert_eq!(ended.code, Some(0), "{document}:\n{printed}\n{errors}");
+    let border = format!("{BORDER}\n");
+    let parts: Vec<&str> = printed.split(&border).skip(1).collect();
+    assert_eq!(parts.len(), expected.len(), "{document}");
+    for (part, expected) in parts.iter().zip(expected) {
+        if let Some(expected) = expected {
+            assert!(
+                is_like(part, expected),
+                "{document} shows\n{expected}\nand it prints\n{part}\n{errors}"
+            );
+        }
+    }
+}
+
+/// Whether a text is what is shown of it.
+fn is_like(text: &str, shown: &str) -> bool {
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.trim_end().lines();
+        lines.map(|line| line.trim_end().to_owned()).collect()
+    };
+    lines_match(&lines(text), &lines(shown))
+}
+
+fn lines_match(text: &[String], shown: &[String]) -> bool {
+    match shown.split_first() {
+        None => text.is_empty(),
+        Some((first, rest)) if first == "..." => {
+            (0..=text.len()).any(|n_left_out| lines_match(&text[n_left_out..], rest))
+        }
+        Some((first, rest)) => text
+            .split_first()
+            .is_some_and(|(line, others)| line_matches(line, first) && lines_match(others, rest)),
+    }
+}
+
+fn line_matches(line: &str, shown: &str) -> bool {
+    let mut parts = shown.split("[..]");
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, between)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in between {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// A folder with the data of the project, as a reader has it.
+fn project() -> Workspace {
+    // They are on the path beside each other.
+    let _ = (worker_program(), scripted_endpoint_program());
+    let workspace = Workspace::new();
+    copy(
+        &repository().join("examples/data"),
+        &workspace.path().join("examples/data"),
+    );
+    workspace
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn run_in_project(document: &str) {
+    run(&project(), document, free_port());
+}
+
+#[test]
+fn importance_weights() {
+    run_in_project("importance-weights.md");
+}
+
+#[test]
+fn loss_reduction() {
+    run_in_project("loss-reduction.md");
+}
+
+#[test]
+fn synthetic_queries() {
+    run_in_project("synthetic-queries.md");
+}
+
+#[test]
+fn graded_documents() {
+    run_in_project("graded-documents.md");
+}
+
+#[test]
+fn operators_guide() {
+    run_in_project("operators-guide.md");
 }
 
 /// Code blocks of the README without a language.
@@ -79,7 +284,7 @@ fn shell(workspace: &Workspace, script: &str) -> String {
     let programs = program().parent().unwrap().to_owned();
     let old = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(programs).chain(std::env::split_paths(&old));
-    let mut command: Command = command_in(workspace.path(), "sh".as_ref());
+    let mut command = command_in(workspace.path(), "sh".as_ref());
     command.env("PATH", std::env::join_paths(paths).unwrap());
     command.args(["-euc", script]);
     let ended = ended(&mut command).expect(0);
@@ -88,7 +293,7 @@ fn shell(workspace: &Workspace, script: &str) -> String {
 }
 
 /// Two versions, as the document has them.
-fn workspace() -> Workspace {
+fn with_two_versions() -> Workspace {
     let (workspace, _) = small::workspace();
     let _ = workspace.run(&[]).expect(0);
     let _ = workspace
@@ -99,8 +304,13 @@ fn workspace() -> Workspace {
 
 #[test]
 fn queries_of_the_documentation_are_answered() {
-    let workspace = workspace();
-    let queries = blocks("sql.md", "sql");
+    let workspace = with_two_versions();
+    let blocks = blocks_of(&read("sql.md"));
+    let queries: Vec<&str> = blocks
+        .iter()
+        .filter(|block| block.info == "sql")
+        .map(|block| block.text.as_str())
+        .collect();
     assert!(queries.len() >= 10, "{}", queries.len());
     for query in &queries {
         let rows = workspace.sql(query);
@@ -112,10 +322,75 @@ fn queries_of_the_documentation_are_answered() {
 
 #[test]
 fn commands_of_the_documentation_run() {
-    let workspace = workspace();
-    let commands = blocks("sql.md", "sh");
-    assert!(commands.len() >= 4, "{}", commands.len());
-    for script in &commands {
-        let _ = shell(&workspace, script);
+    let workspace = with_two_versions();
+    run(&workspace, "sql.md", free_port());
+    for option in [
+        "--param",
+        "--attach",
+        "EXPLAIN",
+        "--version",
+        "--allow-paths",
+    ] {
+        let blocks = blocks_of(&read("sql.md"));
+        let is_run = |block: &&Block| ["sh", "sql"].contains(&block.info.as_str());
+        let mut run = blocks.iter().filter(is_run);
+        assert!(run.any(|block| block.text.contains(option)), "{option}");
+    }
+}
+
+/// A document that nobody runs, or a kind of block that nobody knows, would rot.
+#[test]
+fn no_document_is_left_out_and_no_block() {
+    let own = include_str!("documented.rs");
+    let mut links: BTreeMap<String, String> = BTreeMap::new();
+    for entry in fs::read_dir(repository().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if MADE.contains(&name.as_str()) {
+            continue;
+        }
+        let text = read(&name);
+        let blocks = blocks_of(&text);
+        let is_run = |block: &Block| block.info == "sh" || block.info == "sql";
+        if blocks.iter().any(is_run) {
+            assert!(own.contains(&format!("\"{name}\"")), "{name} is not run");
+        }
+        for block in &blocks {
+            let info = block.info.split(' ').next().unwrap();
+            assert!(
+                ["", "sh", "sql", "text", "yaml"].contains(&info),
+                "{name}: {info}"
+            );
+            assert!(
+                !info.is_empty() || !block.text.contains("gleaner "),
+                "{name}: a command that is not run:\n{}",
+                block.text
+            );
+        }
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap().to_owned();
+            links.insert(target, name.clone());
+        }
+    }
+    for (link, document) in links.iter().filter(|(link, _)| !link.contains("://")) {
+        let path = link.split('#').next().unwrap();
+        let exists = path.is_empty() || repository().join("docs").join(path).exists();
+        assert!(exists, "{document}: {link}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_compared() {
+    for (text, shown, expected) in [
+        ("a\nb\n", "a\nb\n", true),
+        ("a\nb\n", "a\n", false),
+        ("a\nb\nc\n", "a\n...\n", true),
+        ("a\nb\nc\n", "...\nc\n", true),
+        ("a\nb\nc\n", "...\nb\n", false),
+        ("a 12 b\n", "a [..] b\n", true),
+        ("a 12 c\n", "a [..] b\n", false),
+        ("n 1 of 2\n", "n [..] of [..]\n", true),
+        ("n 1\n", "[..] of [..]\n", false),
+    ] {
+        assert_eq!(is_like(text, shown), expected, "{text} {shown}");
     }
 }

@@ -8,35 +8,34 @@
 //!    again at everything and goes on: what is computed is reused, and an older corpus never takes the
 //!    place of a newer one.
 
+mod rounds;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use gleaner_schemas::{Check, Resource, RunId};
+use gleaner_schemas::{Check, RunId};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, ReadError, layout, listing};
 use gleaner_workers::forecast::ExpectedWorkers;
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::claim::{claim, is_claimed};
 use super::prepare;
 use super::run::RunReport;
-use crate::checked_job::{CheckedJob, CheckedStage};
+use crate::card;
+use crate::checked_job::CheckedJob;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::guardrails::{self, StageFigures};
 use crate::journal::{Journal, RunEnded, RunStarted, rfc3339};
+use crate::lineage::RunEvents;
 use crate::losers;
 use crate::observation::Observation;
 use crate::publish::{self, Published, Ready};
 use crate::retry::retrying;
 use crate::run_error::RunError;
 use crate::sweep;
-use crate::told;
-
-/// A run may be overtaken by others, or find its inputs replaced, this often before it gives up.
-const ROUNDS_MAX: usize = 20;
 
 /// What a run is told besides its job.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +89,7 @@ pub async fn coordinate(
         pid: std::process::id(),
     };
     retrying(&environment.shutdown, || journal.started(&event)).await?;
+    let events = RunEvents::begin(checked, orders.base_dir, &output, &run);
     let start = layout::run_event(&run, layout::RUN_STARTED);
     let progress = environment.progress.as_ref();
     progress.observe(&Observation::RunStarted {
@@ -99,12 +99,17 @@ pub async fn coordinate(
     });
     let swept = sweep::await_none(&output, &start, &environment.shutdown, progress).await;
     let started_ms = chrono::Utc::now().timestamp_millis();
-    retrying(&environment.shutdown, || {
+    let announced = retrying(&environment.shutdown, || {
         endpoints::announce(&output, &checked.job.file, &run, started_ms)
-    })
-    .await?;
-    let ended = match swept {
-        Ok(()) => coordinator.rounds(&run, &journal, known).await,
+    });
+    let announced = announced.await;
+    let mut inputs = known;
+    let ended = match announced.and(swept) {
+        Ok(()) => {
+            coordinator
+                .rounds(&run, &journal, &events, &mut inputs)
+                .await
+        }
         Err(error) => Err(error),
     };
     journal
@@ -121,6 +126,9 @@ pub async fn coordinate(
             ended_at: rfc3339(chrono::Utc::now()),
         })
         .await;
+    let published = ended.as_ref().map(|report| &report.published);
+    let shutdown = &environment.shutdown;
+    events.end(inputs.as_ref(), published, shutdown).await;
     let mut report = ended?;
     let entropy = environment.entropy.as_ref();
     match losers::remove(&output, &run, &report.stages, entropy).await {
@@ -148,13 +156,6 @@ enum Looked {
     UpToDate(Box<RunReport>),
     /// There is work; these are the inputs.
     Open(Box<JobInputs>),
-}
-
-/// How a round ended.
-enum Round {
-    Done(Box<RunReport>),
-    /// Everything has to be looked at again, for this reason.
-    Again(String),
 }
 
 impl Coordinator<'_> {
@@ -215,7 +216,8 @@ impl Coordinator<'_> {
         let version = ready.version(self.output).await.ok()?;
         let is_same = version.content() == published.content();
         let is_copied = publish::is_copied(self.output, published.number).await;
-        if !is_same || !is_copied.unwrap_or(false) {
+        let has_card = card::is_written(self.output, published.number).await;
+        if !is_same || !is_copied.unwrap_or(false) || !has_card.unwrap_or(false) {
             return None;
         }
         self.tell(driver.inputs, &stages);
@@ -247,138 +249,6 @@ impl Coordinator<'_> {
             journal,
             mode,
         }
-    }
-
-    async fn rounds(
-        &self,
-        run: &RunId,
-        journal: &Journal,
-        known: Option<JobInputs>,
-    ) -> Result<RunReport, RunError> {
-        let mut known = known;
-        for _ in 0..ROUNDS_MAX {
-            let inputs = match known.take() {
-                // What versions name may have been removed before the run was announced.
-                Some(mut inputs) => {
-                    let newest = || prepare::newest(self.output);
-                    (inputs.published, inputs.lost_models) =
-                        retrying(&self.environment.shutdown, newest).await?;
-                    inputs
-                }
-                None => self.load_inputs().await?,
-            };
-            let driver = self.driver(&inputs, run, journal, Mode::Run);
-            let span = tracing::error_span!("job", name = self.checked.job.file.name, %run);
-            match self.round(&driver).instrument(span).await? {
-                Round::Done(report) => return Ok(*report),
-                Round::Again(why) => self.environment.progress.note(&why),
-            }
-        }
-        Err(RunError::Unreachable(format!(
-            "was overtaken by other runs, or found its inputs replaced, {ROUNDS_MAX} times; does \
-             another coordinator publish {} without a pause?",
-            self.output.uri()
-        )))
-    }
-
-    async fn round(&self, driver: &Driver<'_>) -> Result<Round, RunError> {
-        let inputs = driver.inputs;
-        self.tell_of_inputs(inputs);
-        let files = &inputs.corpus.files;
-        self.environment.progress.observe(&Observation::InputsRead {
-            n_files: files.len() as u64,
-            bytes: files.iter().map(|it| it.file.bytes).sum(),
-        });
-        let done = self.stages(driver).await;
-        let has_failed = match &done {
-            Ok((stages, ..)) => stages.values().any(|stage| !stage.quarantined.is_empty()),
-            Err(error) => matches!(error, RunError::Quarantined { .. }),
-        };
-        if has_failed && self.are_replaced(inputs).await {
-            return Ok(Round::Again(REPLACED.to_owned()));
-        }
-        let (stages, figures, checks) = done?;
-        let ready = Ready {
-            job: self.checked,
-            inputs,
-            stages: &stages,
-            figures: &figures,
-            checks: checks.clone(),
-            run: driver.run,
-            now: chrono::Utc::now(),
-        };
-        if !self.orders.accept && checks.iter().any(Check::stops) {
-            let version = ready.version(self.output).await?;
-            let newest = inputs.published.as_deref();
-            if newest.is_none_or(|newest| newest.content() != version.content()) {
-                return Err(refused(newest.map(|it| it.number), checks));
-            }
-        }
-        self.environment.progress.observe(&Observation::Publishing);
-        let published = publish::publish(self.output, &self.environment.shutdown, &ready).await?;
-        let Some(published) = published else {
-            let why = "another run has published meanwhile; looking again at the inputs";
-            return Ok(Round::Again(why.to_owned()));
-        };
-        // What was half-written before this run began is of a run that was killed, since a write
-        // takes moments. Should a writer of another run live after all, it fails and tries again.
-        if let Err(error) = self.output.remove_staged(self.started.elapsed()).await {
-            tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
-        }
-        self.warn(&checks);
-        let report = self.report(inputs, stages, published, checks);
-        Ok(Round::Done(Box::new(report)))
-    }
-
-    /// Takes all stages to their ends. Before a stage that costs money, and where nothing is left to
-    /// work with, what is done is compared with the last version.
-    async fn stages(
-        &self,
-        driver: &Driver<'_>,
-    ) -> Result<(BTreeMap<String, FinishedStage>, StageFigures, Vec<Check>), RunError> {
-        let newest = driver.inputs.published.as_deref();
-        let mut stages: BTreeMap<String, FinishedStage> = BTreeMap::new();
-        let mut figures = StageFigures::new();
-        let mut checks: Vec<Check> = Vec::new();
-        for checked in &self.checked.stages {
-            let costs = asks_servers(checked);
-            let is_beyond =
-                guardrails::is_emptied(&checks) || (costs && checks.iter().any(Check::stops));
-            if is_beyond && !self.orders.accept {
-                return Err(refused(newest.map(|it| it.number), checks));
-            }
-            let progress = self.environment.progress.as_ref();
-            let stage = checked.name.as_str();
-            progress.observe(&Observation::StageStarted { stage });
-            let span = tracing::error_span!("stage", name = checked.name);
-            match driver.run_stage(checked, &stages).instrument(span).await? {
-                StageEnd::Finished(finished) => {
-                    progress.observe(&Observation::StageFinished {
-                        stage,
-                        finished: &finished,
-                    });
-                    for note in &finished.notes {
-                        progress.note(note);
-                    }
-                    let files = finished.completed.tables.get(&checked.name);
-                    let before = newest.and_then(|newest| newest.tables.get(&checked.name));
-                    if let Some(files) = files
-                        && let Some(of_table) = told::figures(self.output, files, before).await?
-                    {
-                        figures.insert(checked.name.clone(), of_table);
-                    }
-                    stages.insert(checked.name.clone(), *finished);
-                }
-                StageEnd::Open(..) | StageEnd::Reduce(..) => {
-                    return Err(RunError::Internal(format!(
-                        "stage {} stopped before its end",
-                        checked.name
-                    )));
-                }
-            }
-            checks = guardrails::checks(self.checked, newest, &stages, &figures);
-        }
-        Ok((stages, figures, checks))
     }
 
     /// What a run that has nothing to do tells as one that has.
@@ -415,28 +285,6 @@ impl Coordinator<'_> {
             let progress = self.environment.progress.as_ref();
             progress.note(&format!("warning: {}", guardrails::line(check)));
         }
-    }
-
-    /// Whether the files of the job are other ones than when they were looked at.
-    async fn are_replaced(&self, inputs: &JobInputs) -> bool {
-        let file = &self.checked.job.file;
-        let datasets = inputs
-            .datasets
-            .iter()
-            .filter_map(|(name, set)| Some((file.datasets.get(name)?, set)));
-        for (spec, set) in std::iter::once((&file.corpus, &inputs.corpus)).chain(datasets) {
-            let stores = &self.environment.stores;
-            let now = listing::list_sources(stores, &spec.paths, self.orders.base_dir).await;
-            // What cannot be listed now is told about by what failed.
-            if let Ok(now) = now
-                && !now
-                    .iter()
-                    .eq(set.files.iter().map(|file| file.file.as_ref()))
-            {
-                return true;
-            }
-        }
-        false
     }
 
     /// The guardrail that says that a corpus is gone of which a version was published.
@@ -484,15 +332,6 @@ impl Coordinator<'_> {
         }
     }
 }
-
-/// Whether a stage asks servers, which may cost money.
-fn asks_servers(checked: &CheckedStage) -> bool {
-    let stage = &checked.stage;
-    let mut phases = stage.outlook().into_iter();
-    phases.any(|phase| stage.resource_of(&phase.name) == Resource::Network)
-}
-
-const REPLACED: &str = "files were replaced while they were read; looking again at the inputs";
 
 fn refused(newest: Option<u64>, checks: Vec<Check>) -> RunError {
     let beside = newest.map_or_else(

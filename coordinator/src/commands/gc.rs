@@ -266,6 +266,9 @@ impl Keep {
             let number = layout::parse_version(path);
             return Ok(number.is_none_or(|number| self.versions.contains(&number)));
         }
+        if let Some(number) = layout::parse_card(path) {
+            return Ok(self.versions.contains(&number));
+        }
         if private("runs") || private("failures") {
             let run = path.split('/').nth(2).and_then(|run| run.parse().ok());
             return Ok(run.is_some_and(|run| self.runs.contains(&run)));

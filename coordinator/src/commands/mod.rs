@@ -10,6 +10,7 @@ pub mod export;
 pub mod gc;
 pub(crate) mod gc_runs;
 pub mod init;
+pub mod job_reference;
 pub mod opened;
 pub mod plan;
 pub mod prepare;

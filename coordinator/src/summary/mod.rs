@@ -7,7 +7,7 @@
 pub(crate) mod documents;
 mod drift;
 pub(crate) mod duplicates;
-mod generation;
+pub(crate) mod generation;
 pub(crate) mod losses;
 mod render;
 mod render_generation;

@@ -21,7 +21,11 @@ const COLUMNS: [&str; 8] = [
 ];
 
 fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", 100.0 * share))
+    // Sums of nothing are negative zeros.
+    share.map_or_else(
+        || "-".to_owned(),
+        |share| format!("{:.0}%", 100.0 * share + 0.0),
+    )
 }
 
 fn share(value: Option<f64>) -> String {

@@ -145,7 +145,7 @@ impl Card<'_> {
     }
 }
 
-fn size_category(n_queries: u64) -> &'static str {
+pub(crate) fn size_category(n_queries: u64) -> &'static str {
     match n_queries {
         0..1_000 => "n<1K",
         1_000..10_000 => "1K<n<10K",

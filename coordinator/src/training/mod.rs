@@ -24,6 +24,7 @@ use gleaner_storage::Stores;
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use card::size_category;
 pub use files::WrittenFile;
 pub use layout::{Grades, LeftOut, TrainingLayout};
 pub use split::{FoldKind, Shares, SplitOverlap};

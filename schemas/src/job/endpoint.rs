@@ -196,6 +196,25 @@ impl JsonSchema for Budget {
     }
 }
 
+/// User, host and port of the URL of a web server.
+pub(super) fn server_of(url: &str) -> Option<&str> {
+    let rest = ["http://", "https://"]
+        .into_iter()
+        .find_map(|scheme| url.strip_prefix(scheme));
+    rest.and_then(|rest| rest.split('/').next())
+        .filter(|server| !server.is_empty())
+}
+
+/// Whether a server is named with a user.
+pub(super) fn has_user(server: &str) -> bool {
+    server.contains('@')
+}
+
+/// Whether an environment variable may have this name.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 impl Endpoint {
     /// The directory of the model, where the endpoint is no server but a model that each worker
     /// serves to itself.
@@ -220,19 +239,15 @@ impl Endpoint {
         let mut refuse = |key, message: String, help: &str| {
             errors.push((key, message, help.to_owned()));
         };
-        let rest = ["http://", "https://"]
-            .into_iter()
-            .find_map(|scheme| self.url.strip_prefix(scheme));
-        let authority = rest.and_then(|rest| rest.split('/').next());
-        match authority {
-            Some(authority) if authority.contains('@') => refuse(
+        match server_of(&self.url) {
+            Some(server) if has_user(server) => refuse(
                 "url",
                 format!("the URL of endpoint `{name}` has a user or a password in it"),
                 "name the environment variable that holds the key: `api_key_env: LLM_API_KEY`",
             ),
-            Some(authority) if !authority.is_empty() => {}
+            Some(_) => {}
             None if self.model_directory().is_some() => {}
-            _ => refuse(
+            None => refuse(
                 "url",
                 format!("{:?} is not the URL of a server", self.url),
                 "write the base URL with its version, for example http://127.0.0.1:8000/v1, or the \
@@ -246,11 +261,10 @@ impl Endpoint {
                 "name it as the server does",
             );
         }
-        if let Some(variable) = &self.api_key_env
-            && (variable.is_empty()
-                || !variable
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        if self
+            .api_key_env
+            .as_deref()
+            .is_some_and(|name| !is_variable(name))
         {
             // Its text may be the key itself, so it is not repeated.
             refuse(

@@ -10,8 +10,10 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::card::Card;
 use super::endpoint::Endpoint;
 use super::guardrails::Guardrails;
+use super::lineage::Lineage;
 use crate::units::{ByteSize, HumanDuration, Limit, Ratio};
 
 /// A job: what to read, what to compute, where to write.
@@ -54,6 +56,12 @@ pub struct JobFile {
     /// Promise that no other coordinator uses this output, for stores without conditional puts.
     #[serde(default)]
     pub single_coordinator: bool,
+    /// What the dataset card says that cannot be computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<Card>,
+    /// Where events about runs go, in the form of OpenLineage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
     /// What to compute, in order; a stage may name earlier ones.
     pub stages: Stages,
 }
@@ -82,6 +90,9 @@ pub struct Corpus {
     /// SQL predicate over the columns; other rows are left out.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
+    /// Licence of the documents, as dataset hubs abbreviate it; dataset cards pass it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 /// One path or a list of paths.

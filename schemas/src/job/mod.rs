@@ -5,10 +5,12 @@
 //! 3. [`JobFile`] is read from the values; an error is mapped back to its place.
 //! 4. Stage kinds read their own parameters later, by [`Job::stage_params`].
 
+mod card;
 mod endpoint;
 mod error;
 mod file;
 mod guardrails;
+mod lineage;
 mod schema;
 mod yaml;
 
@@ -17,10 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use card::{Card, Texts};
 pub use endpoint::{Budget, Endpoint, Price, StructuredOutput, Timeouts};
 pub use error::{JobError, Span, nearest};
 pub use file::{Allow, Columns, Corpus, JobFile, Paths, Priority, StageSpec, Stages, TextsVisitor};
 pub use guardrails::{Bound, DriftBounds, Guardrails};
+pub use lineage::Lineage;
 pub use schema::json_schema;
 use yaml::Document;
 
@@ -147,6 +151,10 @@ impl Job {
                     }),
             );
         }
+        let lineage = self.file.lineage.iter().flat_map(Lineage::check);
+        errors.extend(lineage.map(|(key, message, help)| {
+            self.error_at(&format!("lineage.{key}"), message, Some(help))
+        }));
         for (name, _) in self.file.stages.iter() {
             let mut chars = name.chars();
             let is_name = chars.next().is_some_and(|c| c.is_ascii_lowercase())
@@ -363,6 +371,15 @@ impl Places<'_> {
         }
         self.error(path, false, message.to_owned(), None)
     }
+}
+
+/// The only document of a YAML text, without its places.
+///
+/// # Errors
+///
+/// For what is no YAML.
+pub fn read_yaml(text: &str) -> Result<Value, JobError> {
+    yaml::parse(text).map(|document| document.value)
 }
 
 fn apply_override(document: &mut Document, path: &str, text: &str) -> Result<(), JobError> {

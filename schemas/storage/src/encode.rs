@@ -14,6 +14,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use crate::figures::FigureCounter;
 use crate::metadata;
@@ -40,10 +41,18 @@ const FORMAT_VERSION: &str = "1";
 const ROW_GROUP_ROWS_MAX: usize = 1024 * 1024;
 /// Bytes per row group, as encoded.
 const ROW_GROUP_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Rows of a page, the smallest part of a column that a reader can skip. A page of numbers still has
+/// tens of kilobytes, which compress as well as larger ones; its entry in the index has tens of bytes.
+const PAGE_ROWS_MAX: usize = 4096;
+/// Columns of ids, which come in no order: a Bloom filter tells where one is not, which ranges do
+/// not. It takes about ten bits for each id.
+const ID_COLUMNS: [&str; 3] = ["doc_id", "query_id", "sequence_id"];
+/// Share of the row groups without an id that are read for it all the same.
+const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 /// Of zstd's levels, the one behind which time grows faster than size falls.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Encodes batches into one Parquet object in memory: zstd, page index, stable bytes (no clock,
+/// Encodes batches into one Parquet object in memory: zstd, page index, Bloom filters of ids, stable bytes (no clock,
 /// no random numbers, no version of ours inside).
 pub struct TableEncoder {
     writer: ArrowWriter<Vec<u8>>,
@@ -69,13 +78,23 @@ impl TableEncoder {
     pub fn new(schema: SchemaRef, bytes_max: u64) -> Result<Self, Failure> {
         // A constant that is within zstd's range; the default level stands in otherwise.
         let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
+            .set_data_page_row_count_limit(PAGE_ROWS_MAX)
             .set_compression(Compression::ZSTD(level))
             .set_created_by("gleaner".to_owned())
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
-            .build();
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX));
+        for id in ID_COLUMNS {
+            if schema
+                .field_with_name(id)
+                .is_ok_and(|it| it.data_type().is_string())
+            {
+                let column = ColumnPath::from(id);
+                properties = properties.set_column_bloom_filter_fpp(column, BLOOM_FALSE_POSITIVES);
+            }
+        }
+        let properties = properties.build();
         let mut schema = schema.as_ref().clone();
         schema
             .metadata

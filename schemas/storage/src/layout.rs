@@ -3,12 +3,14 @@
 //! ```text
 //! OUTPUT/
 //!   manifest.json                                          copy of the newest version
+//!   README.md                                              copy of its dataset card
 //!   <stage>/[<xx>/]<task id>-<attempt id>.parquet          rows of a stage
 //!   <stage>_model/<id>-<attempt id>.parquet                further tables
 //!   <stage>_model/<hash>/<file>                            a language model, as directory
 //!   _gleaner/
 //!     job.json                                             whose output this is
 //!     versions/<N>.json                                    published versions
+//!     cards/<N>.md                                         their dataset cards
 //!     plans/<stage>/<phase>/<plan id>/plan.json            plan of a map phase
 //!     plans/<stage>/<phase>/<plan id>/tasks-<chunk>.json   its tasks
 //!     manifests/<stage>/<phase>/<plan id>.json             its outcome
@@ -64,6 +66,24 @@ pub fn sweep(id: u64) -> String {
 pub fn parse_version(key: &str) -> Option<u64> {
     let name = key.strip_prefix(VERSIONS)?.strip_prefix('/')?;
     name.strip_suffix(".json")?.parse().ok()
+}
+
+/// The copy of the newest version's dataset card, where dataset hubs look for one.
+pub const README: &str = "README.md";
+/// Folder of the versions' dataset cards.
+pub const CARDS: &str = "_gleaner/cards";
+
+/// Key of the dataset card of a version.
+#[must_use]
+pub fn card(number: u64) -> String {
+    format!("{CARDS}/{number}.md")
+}
+
+/// The number of the version whose dataset card lies at `key`.
+#[must_use]
+pub fn parse_card(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(CARDS)?.strip_prefix('/')?;
+    name.strip_suffix(".md")?.parse().ok()
 }
 
 /// Folder of the objects of a stage's table, or of a further table.
@@ -426,5 +446,7 @@ mod tests {
     fn version_names_round_trip() {
         assert_eq!(parse_version(&version(12)), Some(12));
         assert_eq!(parse_version("_gleaner/versions/x.json"), None);
+        assert_eq!(parse_card(&card(12)), Some(12));
+        assert_eq!(parse_card(&version(12)), None);
     }
 }

@@ -11,6 +11,7 @@ mod exports;
 mod kills;
 mod local;
 mod real_server;
+mod report;
 mod requests;
 mod scale;
 mod secrets;

@@ -1,27 +1,35 @@
 //! What language-model servers wrote: synthetic queries and graded documents. How many of each
-//! label came out, how long, why others did not, what it took.
+//! label came out, how long, why others did not, what it took; and the measures of the summary.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gleaner_workers::stage::CompletedStage;
 use serde::Serialize;
 
+use super::generation_measures;
 use super::{Section, numbers};
 use crate::report::html::{Cell, Table, number, optional, whole};
 use crate::report::input::{Input, count, float, text};
 use crate::run_error::RunError;
 use crate::sql::quote_name;
+use crate::summary::{self, GenerationSummary};
 
 /// Labels, statuses and grades that are shown.
 const GROUPS_MAX: usize = 40;
 /// Reasons that are shown.
 const REASONS_MAX: usize = 20;
-/// Columns of what it took, where a table has them: their sums are shown.
-const COSTS: [&str; 6] = [
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cost",
+/// Columns without which nothing is measured.
+const MEASURED: [&str; 6] = [
+    "query_id",
+    "doc_id",
+    "query",
+    "judged_grade",
     "attempts",
-    "seconds",
+    "completion_tokens",
 ];
+/// Columns of what it took, where a table has them: their sums are shown.
+const COSTS: [&str; 2] = ["prompt_tokens", "completion_tokens"];
 
 /// The kinds of stages that this is about, what a row of them is called, and which columns hold
 /// what was written.
@@ -39,6 +47,8 @@ struct Generated {
     length_of: Option<String>,
     failures: Vec<Reason>,
     costs: Vec<(String, f64)>,
+    /// What the summary of a run measures; nothing where texts cannot be read any more.
+    measures: Option<GenerationSummary>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +89,7 @@ pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
                 length_of: length_of.map(str::to_owned),
                 failures: failures(input, name).await?,
                 costs: costs(input, name).await?,
+                measures: measures(input, name).await,
             };
             sections.push(Section {
                 name: "generation",
@@ -90,6 +101,31 @@ pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
         }
     }
     Ok(sections)
+}
+
+/// A version may be older than its corpus: what it takes the texts of the corpus for is left out
+/// then.
+async fn measures(input: &Input, name: &str) -> Option<GenerationSummary> {
+    if input.columns_of(name, &MEASURED).len() < MEASURED.len() {
+        return None;
+    }
+    let version = input.version();
+    let (stage, table) = (version.stages.get(name)?, version.tables.get(name)?);
+    let completed = CompletedStage {
+        kind: stage.kind.clone(),
+        params: stage.params.clone(),
+        schema: Arc::new(table.schema.clone()),
+        facts: stage.facts.clone(),
+        tables: BTreeMap::new(),
+        lanes: stage.lanes,
+    };
+    match summary::generation::gather(version, input.session(), name, &completed).await {
+        Ok(found) => Some(found),
+        Err(error) => {
+            tracing::warn!(%error, stage = name, "the texts cannot be measured");
+            None
+        }
+    }
 }
 
 /// A column, or null where a table lacks it.
@@ -184,15 +220,10 @@ async fn costs(input: &Input, name: &str) -> Result<Vec<(String, f64)>, RunError
 
 fn render(generated: &Generated) -> String {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
-    let mut table = Table::new("What came out", &["label", "status", "#rows"]);
-    for label in &generated.by_label {
-        table.row([
-            Cell::Text(or_none(&label.label)),
-            Cell::Text(or_none(&label.status)),
-            Cell::Number(whole(label.rows)),
-        ]);
-    }
-    let mut html = table.finish();
+    let mut html = match &generated.measures {
+        Some(measures) => generation_measures::render(measures),
+        None => by_label_table(&generated.by_label),
+    };
     if let Some(column) = &generated.length_of {
         let caption = format!("Length of {column} by grade, in characters");
         let titles = [
@@ -227,7 +258,7 @@ fn render(generated: &Generated) -> String {
         }
         html.push_str(&table.finish());
     }
-    if !generated.costs.is_empty() {
+    if generated.measures.is_none() && !generated.costs.is_empty() {
         let mut table = Table::new("What it took", &["column", "#sum"]);
         for (column, sum) in &generated.costs {
             table.row([Cell::Text(column.clone()), Cell::Number(number(*sum))]);
@@ -235,4 +266,17 @@ fn render(generated: &Generated) -> String {
         html.push_str(&table.finish());
     }
     html
+}
+
+fn by_label_table(counts: &[LabelCount]) -> String {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
+    let mut table = Table::new("What came out", &["label", "status", "#rows"]);
+    for label in counts {
+        table.row([
+            Cell::Text(or_none(&label.label)),
+            Cell::Text(or_none(&label.status)),
+            Cell::Number(whole(label.rows)),
+        ]);
+    }
+    table.finish()
 }

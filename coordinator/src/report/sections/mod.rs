@@ -3,6 +3,7 @@
 
 mod agreement;
 mod generation;
+mod generation_measures;
 mod lanes;
 mod losses;
 mod notes;

@@ -15,7 +15,7 @@ use axis::Axis;
 pub(crate) use histogram::{Series, Shape, histogram};
 pub(crate) use lines::{Line, lines};
 pub(crate) use scatter::scatter;
-pub(crate) use small::{bar, small_histogram, stack};
+pub(crate) use small::{bar, interval, small_histogram, stack};
 
 /// Width of a plot.
 const WIDTH: f64 = 440.0;

@@ -61,6 +61,25 @@ pub(crate) fn bar(raw: f64, chosen: f64, largest: f64) -> String {
     )
 }
 
+/// A share with its interval, between 0 and 1; the middle is marked.
+pub(crate) fn interval(mean: f64, low: f64, high: f64) -> String {
+    let at = |share: f64| 1.0 + (BAR_WIDTH - 2.0) * share.clamp(0.0, 1.0);
+    format!(
+        "<svg class=small viewBox=\"0 0 {BAR_WIDTH} 20\" width={BAR_WIDTH} height=20 role=img \
+         aria-label=\"{}, from {} to {}\"><path class=grid d=\"M1 10H{:.1}M{:.1} 2V18\"/><path \
+         class=\"line chosen\" d=\"M{:.1} 10H{:.1}\"/><rect class=chosen x=\"{:.1}\" y=6 width=3 \
+         height=8 /></svg>",
+        percent(mean),
+        percent(low),
+        percent(high),
+        BAR_WIDTH - 1.0,
+        at(0.5),
+        at(low),
+        at(high),
+        at(mean) - 1.5
+    )
+}
+
 /// A bar in parts; each has a class and a size.
 pub(crate) fn stack(label: &str, parts: &[(&str, u64)]) -> String {
     const STACK_WIDTH: f64 = 300.0;
