@@ -4,6 +4,7 @@
 //! sends; the reply as the server gave it is stored before anybody looks into it, so that nothing
 //! that was paid for is lost to a mistake of ours.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -304,6 +305,49 @@ pub async fn sent(
 ) -> Result<Option<SentRequest>, OutputError> {
     let key = layout::request(request, number);
     output.get_json(&key, "note of a request").await
+}
+
+/// Takes a note back: its request was not sent, or the server did nothing for it, and it is not going
+/// to be sent under this number.
+///
+/// Nothing is removed, so whoever reads numbers in turn finds no gap.
+///
+/// # Errors
+///
+/// Of the store. Then the note counts until its time is over.
+pub async fn withdraw(output: &Output, request: &str, number: u32) -> Result<(), OutputError> {
+    let key = layout::withdrawn(request, number);
+    output.create(&key, Bytes::from_static(b"{}\n")).await?;
+    Ok(())
+}
+
+/// Whether the note of the `number`th sending was taken back.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn is_withdrawn(
+    output: &Output,
+    request: &str,
+    number: u32,
+) -> Result<bool, OutputError> {
+    let key = layout::withdrawn(request, number);
+    Ok(output.get(&key).await?.is_some())
+}
+
+/// Requests and numbers of all notes that were taken back.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn all_withdrawn(output: &Output) -> Result<BTreeSet<(String, u32)>, OutputError> {
+    let objects = output.list(layout::WITHDRAWN).await?;
+    let sendings = objects
+        .iter()
+        .filter_map(|object| layout::parse_sending(&object.path));
+    Ok(sendings
+        .map(|(request, number)| (request.to_owned(), number))
+        .collect())
 }
 
 #[cfg(test)]
