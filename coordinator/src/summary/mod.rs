@@ -6,7 +6,7 @@
 
 pub(crate) mod documents;
 pub(crate) mod duplicates;
-mod generation;
+pub(crate) mod generation;
 pub(crate) mod losses;
 mod render;
 mod render_generation;
@@ -138,7 +138,13 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
                     stage.selection = Some(selection.await?);
                 }
                 "synthetic_queries" | "graded_documents" => {
-                    let found = generation::gather(version, &session, name, completed).await?;
+                    let of = generation::GenerationStage {
+                        name,
+                        kind: &completed.kind,
+                        params: &completed.params,
+                        schema: &completed.schema,
+                    };
+                    let found = generation::gather(version, &session, &of).await?;
                     stage.generation = Some(found);
                 }
                 _ => {}

@@ -6,6 +6,7 @@
 #![cfg(unix)]
 
 mod budget;
+mod costs;
 mod documents;
 mod exports;
 mod kills;

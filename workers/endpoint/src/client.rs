@@ -176,7 +176,8 @@ impl Client {
         self.stop.token()
     }
 
-    /// Sends a request until it is answered. The answer is not looked into.
+    /// Sends a request until it is answered. The answer is not looked into. `key` is that of
+    /// [`Client::key`], which takes as long as to write the request.
     ///
     /// The caller consents before a place among those in flight is taken, so that what it does
     /// takes no time from the server. After `cancel`, and once anybody was told what concerns every
@@ -188,10 +189,11 @@ impl Client {
     pub async fn complete(
         &self,
         request: &CompletionRequest,
+        key: RequestKey,
         pace: &dyn Pace,
         cancel: &CancellationToken,
     ) -> Result<RawReply, CallError> {
-        let key = self.key(request).to_string();
+        let key = key.to_string();
         let started = Instant::now();
         let mut previous = None;
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);

@@ -80,7 +80,12 @@ async fn server(script: Script) -> ScriptedServer {
 async fn complete(client: &Client) -> Result<RawReply, CallError> {
     let cancel = CancellationToken::new();
     client
-        .complete(&request(), &Consent::default(), &cancel)
+        .complete(
+            &request(),
+            client.key(&request()),
+            &Consent::default(),
+            &cancel,
+        )
         .await
 }
 
@@ -195,7 +200,7 @@ async fn failures_that_pass() {
     let consent = Consent::default();
     let cancel = CancellationToken::new();
     let reply = client
-        .complete(&request(), &consent, &cancel)
+        .complete(&request(), client.key(&request()), &consent, &cancel)
         .await
         .expect("a reply");
     assert_eq!(reply.n_sendings as usize, n_plays);
@@ -240,7 +245,7 @@ async fn a_request_that_fails_where_others_do_not_is_its_own_fault() {
     // Alone or not, as the only request of a job or as its last.
     let ask = async || {
         let error = client
-            .complete(&poison, &Consent::default(), &cancel)
+            .complete(&poison, client.key(&poison), &Consent::default(), &cancel)
             .await
             .expect_err("it is poison");
         assert_eq!(error.class, FailureClass::ServerError);
@@ -372,7 +377,9 @@ async fn nothing_is_sent_after_cancelling() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let consent = Consent::default();
-    let ended = client.complete(&request(), &consent, &cancel).await;
+    let ended = client
+        .complete(&request(), client.key(&request()), &consent, &cancel)
+        .await;
     assert!(ended.is_err());
     assert_eq!(server.log().n_requests(), 0);
 }
@@ -452,7 +459,8 @@ async fn consent_comes_before_a_place_and_is_renewed_when_it_is_old() {
     }
     let (consent, cancel) = (Fickle::default(), CancellationToken::new());
     let request = request();
-    let mut second = std::pin::pin!(client.complete(&request, &consent, &cancel));
+    let mut second =
+        std::pin::pin!(client.complete(&request, client.key(&request), &consent, &cancel));
     // All places are taken, and it has consent.
     assert!(futures_poll(second.as_mut()).is_none());
     assert_eq!(consent.n_asked.load(Ordering::Relaxed), 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, Usage,
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -165,10 +165,11 @@ impl Exchange {
         request: CompletionRequest,
         cancel: &CancellationToken,
     ) -> Result<Answer, NoAnswer> {
-        let key = self.parts.client.key(&request).to_string();
+        let request_key = self.parts.client.key(&request);
+        let key = request_key.to_string();
         let request = Arc::new(request);
         let mut pause = LOOK_PAUSE_MIN;
-        let mut number = 0;
+        let (mut number, mut is_first) = (0, true);
         let output = &self.parts.output;
         loop {
             if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
@@ -183,7 +184,13 @@ impl Exchange {
             if let Some(error) = self.parts.client.stopped() {
                 return Err(self.no_answer(error));
             }
-            match self.next_number(&key, number).await? {
+            // Most requests are new. Should somebody have noted this one, creating the note tells.
+            let next = match is_first {
+                true => Ok(0),
+                false => self.next_number(&key, number).await?,
+            };
+            is_first = false;
+            match next {
                 Ok(free) => number = free,
                 Err(busy) => {
                     number = busy;
@@ -205,7 +212,9 @@ impl Exchange {
             let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
             let cancel = cancel.clone();
             let sending = self.sendings.spawn(async move {
-                let sent = this.send(&request, &key, number, &cancel).await;
+                let sent = this
+                    .send(&request, request_key, &key, number, &cancel)
+                    .await;
                 drop(going);
                 sent
             });
@@ -255,6 +264,7 @@ impl Exchange {
     async fn send(
         &self,
         request: &CompletionRequest,
+        request_key: RequestKey,
         key: &str,
         number: u32,
         cancel: &CancellationToken,
@@ -280,7 +290,10 @@ impl Exchange {
                 ended: None,
             }),
         };
-        let called = parts.client.complete(request, &noting, cancel).await;
+        let called = parts
+            .client
+            .complete(request, request_key, &noting, cancel)
+            .await;
         let mut state = noting.state.lock().await;
         let reply = match called {
             Ok(reply) => reply,

@@ -19,7 +19,7 @@ use gleaner_storage::{Created, Output, OutputError, layout};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessIdentity;
@@ -159,10 +159,18 @@ impl StoredReply {
         let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
             let schema = reply_schema();
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                .set_dictionary_enabled(false)
-                .build();
+            // A compressor takes more time to be set up than a column of one value is worth, and so
+            // do statistics: only texts are compressed.
+            let mut properties = WriterProperties::builder()
+                .set_compression(Compression::UNCOMPRESSED)
+                .set_statistics_enabled(EnabledStatistics::None)
+                .set_offset_index_disabled(true)
+                .set_dictionary_enabled(false);
+            for column in ["sent", "body"] {
+                let zstd = Compression::ZSTD(ZstdLevel::try_new(1)?);
+                properties = properties.set_column_compression(column.into(), zstd);
+            }
+            let properties = properties.build();
             let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
             writer.write(&batch)?;
             writer.into_inner()

@@ -309,6 +309,7 @@ impl Batch {
             flags: row.flags,
             lane: row.lane,
             made: &row.made,
+            judged: row.judged,
             is_first_of_completion: row.is_first_of_completion,
             input_file: &item.input_file,
             input_row: item.input_row,

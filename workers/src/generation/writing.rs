@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asker, Read, Told, Untold};
 use super::params::{EndpointIdentity, LongDocuments, PromptText, Sampling, ensemble};
-use super::rows::{Lane, Made, Status};
+use super::rows::{Judged, Lane, Made, Status};
 use super::source_terms::{SourceTerms, add_source_terms};
 use crate::batch_columns::permanent;
 use crate::endpoint::access::Endpoints;
@@ -142,6 +142,7 @@ pub(crate) struct Row {
     pub(crate) reason: Option<String>,
     pub(crate) flags: Flags,
     pub(crate) made: Arc<Made>,
+    pub(crate) judged: Judged,
     pub(crate) is_first_of_completion: bool,
     pub(crate) source_terms: Option<SourceTerms>,
 }
@@ -422,6 +423,7 @@ impl Writer {
                     lane: Lane::Ok,
                     reason: None,
                     made: Arc::clone(&made),
+                    judged: Judged::default(),
                     is_first_of_completion: false,
                     source_terms: None,
                 },
@@ -469,6 +471,7 @@ fn missing(made: &Arc<Made>, label: Option<String>, grade: Option<i8>, untold: &
         reason: Some(untold.reason.clone()),
         flags: Flags::NONE,
         made: Arc::clone(made),
+        judged: Judged::default(),
         is_first_of_completion: true,
         source_terms: None,
     }

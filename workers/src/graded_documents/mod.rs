@@ -119,7 +119,7 @@ impl StageKind for GradedDocumentsKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {

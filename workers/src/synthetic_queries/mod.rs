@@ -57,7 +57,7 @@ impl StageKind for SyntheticQueriesKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {

@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::operation::Operation;
+use super::quality::Quality;
 use super::{Section, numbers};
 use crate::report::html::{Cell, Table, number, optional, whole};
 use crate::report::input::{Input, count, float, text};
@@ -14,9 +16,11 @@ const GROUPS_MAX: usize = 40;
 /// Reasons that are shown.
 const REASONS_MAX: usize = 20;
 /// Columns of what it took, where a table has them: their sums are shown.
-const COSTS: [&str; 6] = [
+const COSTS: [&str; 8] = [
     "prompt_tokens",
     "completion_tokens",
+    "judge_prompt_tokens",
+    "judge_completion_tokens",
     "total_tokens",
     "cost",
     "attempts",
@@ -39,6 +43,10 @@ struct Generated {
     length_of: Option<String>,
     failures: Vec<Reason>,
     costs: Vec<(String, f64)>,
+    /// What it took and how requests fared, of tables that tell.
+    operation: Option<Operation>,
+    /// How far it can be trusted, where the texts that it was made of can be read.
+    quality: Option<Quality>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +76,7 @@ struct Reason {
 pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
     let mut sections = Vec::new();
     for (kind, title, texts) in KINDS {
-        for (name, _) in input.stages_of(kind) {
+        for (name, stage) in input.stages_of(kind) {
             let length_of = input.columns_of(name, &texts).first().copied();
             let found = Generated {
                 by_label: by_label(input, name).await?,
@@ -79,6 +87,8 @@ pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
                 length_of: length_of.map(str::to_owned),
                 failures: failures(input, name).await?,
                 costs: costs(input, name).await?,
+                operation: Operation::gather(input, name, stage).await?,
+                quality: Quality::gather(input, name, stage).await,
             };
             sections.push(Section {
                 name: "generation",
@@ -233,6 +243,12 @@ fn render(generated: &Generated) -> String {
             table.row([Cell::Text(column.clone()), Cell::Number(number(*sum))]);
         }
         html.push_str(&table.finish());
+    }
+    if let Some(operation) = &generated.operation {
+        html.push_str(&operation.render());
+    }
+    if let Some(quality) = &generated.quality {
+        html.push_str(&quality.render());
     }
     html
 }

@@ -1,10 +1,9 @@
 //! The texts that are measured: of whole queries or documents, chosen by a hash.
 
 use gleaner_schemas::Version;
-use gleaner_workers::stage::CompletedStage;
 use serde_json::Value;
 
-use super::{grade, number, rows, text};
+use super::{GenerationStage, grade, number, rows, text};
 use crate::run_error::RunError;
 use crate::sql::{CORPUS, Session, quote_name};
 
@@ -25,18 +24,17 @@ pub(super) struct Sampled {
 pub(super) async fn sample(
     version: &Version,
     session: &Session,
-    name: &str,
-    completed: &CompletedStage,
-    is_queries: bool,
+    stage: &GenerationStage<'_>,
 ) -> Result<Vec<Sampled>, RunError> {
-    let table = quote_name(name);
+    let table = quote_name(stage.name);
+    let is_queries = stage.is_queries();
     let group = if is_queries { "doc_id" } else { "query_id" };
     let sampled = format!(
         "WITH sampled AS (SELECT DISTINCT {group} AS g FROM {table} WHERE status = 'ok' ORDER BY \
          md5({group}), {group} LIMIT {GROUPS_SAMPLED})"
     );
     let sql = if is_queries {
-        let input = completed.params.get("input").and_then(Value::as_str);
+        let input = stage.params.get("input").and_then(Value::as_str);
         let text = version
             .job_file
             .pointer("/corpus/columns/text")
