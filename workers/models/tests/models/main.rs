@@ -6,6 +6,7 @@ mod architectures;
 mod bad_files;
 #[cfg(test)]
 mod common;
+mod encoder;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
