@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use gleaner_schemas::FailureKind;
 use gleaner_schemas::job::{Job, JobSource};
+use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, redact, stores};
 use gleaner_workers::forecast::{BeforeRun, ExpectedWorkers, Forecast};
-use gleaner_workers::language_model::{self, InspectedModel};
+use gleaner_workers::language_model::{self, InspectedModel, ModelFacts};
 use gleaner_workers::stage::Need;
 use serde_json::Value;
 
@@ -112,6 +112,7 @@ pub async fn load_inputs(
     let mut datasets = BTreeMap::new();
     let mut others = BTreeMap::new();
     let mut models: BTreeMap<String, InspectedModel> = BTreeMap::new();
+    let mut encoders: BTreeMap<String, ModelFacts> = BTreeMap::new();
     for stage in &checked.stages {
         for need in stage.stage.needs() {
             match need {
@@ -127,8 +128,33 @@ pub async fn load_inputs(
                 }
                 Need::Model(text) => {
                     if let Entry::Vacant(entry) = models.entry(text) {
-                        let found = model(stores, job, base_dir, &stage.name, entry.key()).await?;
-                        entry.insert(found);
+                        let found = look_at(
+                            stores,
+                            job,
+                            base_dir,
+                            &stage.name,
+                            entry.key(),
+                            language_model::inspect,
+                            "a model is an earlier stage that trains one, `train(5m)`, \
+                             `continue(prior, biomed)`, or a directory with config.json, \
+                             tokenizer.json and safetensors",
+                        );
+                        entry.insert(found.await?);
+                    }
+                }
+                Need::Encoder(text) => {
+                    if let Entry::Vacant(entry) = encoders.entry(text) {
+                        let found = look_at(
+                            stores,
+                            job,
+                            base_dir,
+                            &stage.name,
+                            entry.key(),
+                            language_model::inspect_encoder,
+                            "name a directory with a model of BERT's kind: config.json, \
+                             tokenizer.json or vocab.txt, and safetensors",
+                        );
+                        entry.insert(found.await?);
                     }
                 }
                 Need::Published(text) => {
@@ -139,11 +165,11 @@ pub async fn load_inputs(
         }
     }
     let forecasts = forecasts(checked, &corpus, &datasets, &models, workers)?;
-    let models = models.into_iter();
+    let models = models.into_iter().map(|(text, model)| (text, model.facts));
     Ok(JobInputs {
         corpus,
         datasets,
-        models: models.map(|(text, model)| (text, model.facts)).collect(),
+        models: models.chain(encoders).collect(),
         forecasts,
         others,
         published: output.latest_version().await?,
@@ -209,23 +235,21 @@ fn path_of(value: &Value, text: &str) -> Option<String> {
         })
 }
 
-/// What there is to know of the model in a directory.
-async fn model(
+/// What there is to know of the model in a directory, which `inspect` finds out.
+async fn look_at<T: Send + 'static>(
     stores: &Stores,
     job: &Job,
     base_dir: &Path,
     stage: &str,
     text: &str,
-) -> Result<InspectedModel, RunError> {
+    inspect: fn(&BlockingIo, &str) -> Result<T, Failure>,
+    help: &str,
+) -> Result<T, RunError> {
     let place = place_of_model(job, stage, text);
-    let at = |message: String| {
-        let help = "a model is an earlier stage that trains one, `train(5m)`, `continue(prior, \
-                    biomed)`, or a directory with config.json, tokenizer.json and safetensors";
-        RunError::from(job.error_at(&place, message, Some(help.to_owned())))
-    };
+    let at = |message: String| RunError::from(job.error_at(&place, message, Some(help.to_owned())));
     let uri = stores::absolute_uri(text, base_dir).map_err(|error| at(error.to_string()))?;
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
-    let inspected = tokio::task::spawn_blocking(move || language_model::inspect(&io, &uri)).await;
+    let inspected = tokio::task::spawn_blocking(move || inspect(&io, &uri)).await;
     let inspected = inspected
         .map_err(|error| RunError::Internal(format!("looking at a model panicked: {error}")))?;
     inspected.map_err(|failure| match failure.kind {

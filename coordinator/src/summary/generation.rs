@@ -86,6 +86,18 @@ pub struct GradeSummary {
     pub faithfulness: Option<f64>,
 }
 
+/// How far a score follows the grade.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Followed {
+    /// Share of pairs of one query (or document) of which the text with the higher grade has the
+    /// higher score; a half by chance.
+    pub monotonicity: Option<Interval>,
+    /// The same for each pair of neighbouring grades, lower and upper.
+    pub steps: Vec<(i8, i8, Interval)>,
+    /// Kendall's tau-b of grades and scores.
+    pub kendall_tau_b: Option<Interval>,
+}
+
 /// How far a judge agrees with what was asked for.
 #[derive(Debug, Clone, Serialize)]
 pub struct JudgeSummary {
@@ -115,6 +127,8 @@ pub struct GenerationSummary {
     pub steps: Vec<(i8, i8, Interval)>,
     /// Kendall's tau-b of grades and scores.
     pub kendall_tau_b: Option<Interval>,
+    /// The same three by the cosines of an encoder, where the job names one.
+    pub embeddings: Option<Followed>,
     /// The chance that of two texts the longer one has the higher grade; a half where length tells
     /// nothing.
     pub length_tells_grade: Option<f64>,
@@ -167,6 +181,7 @@ pub(crate) async fn gather(
         monotonicity: None,
         steps: Vec::new(),
         kendall_tau_b: None,
+        embeddings: None,
         length_tells_grade: None,
         overlap: None,
         recall: recall(session, &table, stage).await?,

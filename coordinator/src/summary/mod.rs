@@ -26,7 +26,9 @@ use crate::dispatch::Work;
 use crate::run_error::RunError;
 use crate::sql::Session;
 
-pub use generation::{Cost, End, GenerationSummary, GradeSummary, Interval, JudgeSummary};
+pub use generation::{
+    Cost, End, Followed, GenerationSummary, GradeSummary, Interval, JudgeSummary,
+};
 pub use losses::{Agreement, LossDocument, LossSummary, SourceReduction, Spread, TrainingSummary};
 pub use selection::{SelectionSummary, SourceShare};
 pub use weights::{DocumentSummary, WeightsSummary};

@@ -91,6 +91,18 @@ pub(super) fn generation(text: &mut String, summary: &GenerationSummary, paint: 
             let _ = writeln!(text, "    grade {upper} over {lower}: {}", interval(step));
         }
     }
+    if let Some(found) = &summary.embeddings
+        && let Some(all) = &found.monotonicity
+    {
+        let _ = writeln!(
+            text,
+            "  cosines of the encoder follow the grade in {} of pairs (0.50 by chance)",
+            paint.bold(&interval(all))
+        );
+        for (lower, upper, step) in &found.steps {
+            let _ = writeln!(text, "    grade {upper} over {lower}: {}", interval(step));
+        }
+    }
     let mut more = Vec::new();
     if let Some(auc) = summary.length_tells_grade {
         more.push(format!(

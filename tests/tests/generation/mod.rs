@@ -8,6 +8,7 @@
 mod budget;
 mod costs;
 mod documents;
+mod embeddings;
 mod exports;
 mod kills;
 mod real_server;

@@ -22,6 +22,7 @@ pub(crate) mod in_order;
 mod judging;
 pub mod params;
 pub(crate) mod rows;
+pub(crate) mod similarity;
 mod source_terms;
 pub(crate) mod write_stage;
 pub(crate) mod writing;

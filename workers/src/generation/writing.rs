@@ -111,6 +111,9 @@ pub(crate) struct WritingParams {
     pub(crate) judge: Option<JudgeTask>,
     /// Whether rows tell how often the document has the terms of its query.
     pub(crate) with_source_terms: bool,
+    /// Whether rows tell the cosine of their text and what it was written for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) with_similarity: bool,
 }
 
 /// A document or a query to write for.

@@ -91,6 +91,11 @@ pub struct DocumentsParams {
     /// A second model that grades the documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeParam>,
+    /// Directory of an encoder of BERT's kind (`config.json`, `tokenizer.json` or `vocab.txt`,
+    /// safetensors), whose cosines of texts and what they were written for are a column of the table
+    /// and are measured beside BM25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<String>,
 }
 
 /// Which documents stay.
@@ -243,6 +248,7 @@ impl GradedDocuments {
                 long_documents: params.long_documents,
                 judge: self.judge.clone(),
                 with_source_terms: false,
+                with_similarity: params.embeddings.is_some(),
             },
         }
     }
@@ -273,6 +279,7 @@ impl Stage for GradedDocuments {
         };
         let dataset = self.params.demonstrations.as_ref();
         needs.extend(dataset.map(|it| Need::Dataset(it.dataset.clone())));
+        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
         needs
     }
 
@@ -294,7 +301,11 @@ impl Stage for GradedDocuments {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
-                side_inputs: write_side_inputs(dataset),
+                side_inputs: write_side_inputs(
+                    dataset,
+                    self.params.embeddings.as_deref(),
+                    completed,
+                )?,
                 is_table: false,
             }));
         }
@@ -312,13 +323,14 @@ impl Stage for GradedDocuments {
             reject: self.params.filter.reject.clone(),
             keep: self.params.judge.as_ref().map(|judge| judge.keep),
             bm25_top_k: None,
+            with_similarity: self.params.embeddings.is_some(),
         };
         Ok(Step::Map(MapPhase {
             name: FILTER.to_owned(),
             params: json!(task),
             input: PhaseInput::Inner {
                 phase: WRITE.to_owned(),
-                columns: filter::columns(Purpose::Documents),
+                columns: filter::columns(Purpose::Documents, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
             side_inputs: vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))],

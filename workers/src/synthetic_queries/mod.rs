@@ -28,7 +28,8 @@ use crate::generation::duplicates;
 use crate::generation::estimate::{ItemRequests, for_items};
 use crate::generation::filter::{self, DUPLICATES, FilterStage, FilterTask, RANKS};
 use crate::generation::params::{EndpointIdentity, PromptText, endpoint, prompts};
-use crate::generation::write_stage::{ItemSource, QUERY, QUERY_ID, WriteStage};
+use crate::generation::similarity::{self, ENCODER};
+use crate::generation::write_stage::{ItemSource, QUERY, QUERY_ID, With, WriteStage};
 use crate::generation::writing::{JudgeTask, ScaleText, Writer, WritingParams};
 use crate::generation::{DEMONSTRATIONS, DemonstrationsStage, load, reduce_demonstrations};
 use crate::stage::{
@@ -120,7 +121,14 @@ pub(crate) fn open(context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failur
             } else {
                 Vec::new()
             };
-            let with_source_terms = params.writing.with_source_terms;
+            let with = With {
+                source_terms: params.writing.with_source_terms,
+                similarity: params.writing.with_similarity,
+            };
+            let encoder = match with.similarity {
+                true => Some(similarity::load(context.side_inputs)?),
+                false => None,
+            };
             let source = if params.reads_queries {
                 ItemSource::Queries
             } else {
@@ -133,10 +141,7 @@ pub(crate) fn open(context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failur
                 &context.cancel,
             )?;
             Ok(Box::new(WriteStage::new(
-                writer,
-                source,
-                with_source_terms,
-                context,
+                writer, source, with, encoder, context,
             )))
         }
         COUNT_TERMS => Ok(Box::new(CountTerms::new(context)?)),
@@ -199,6 +204,7 @@ impl SyntheticQueries {
                 long_documents: params.long_documents,
                 judge: self.judge.clone(),
                 with_source_terms: params.filter.bm25_top_k.is_some(),
+                with_similarity: params.embeddings.is_some(),
             },
         }
     }
@@ -284,10 +290,20 @@ pub(crate) fn next_of_demonstrations(
     (!is_reduced).then(|| reduce(DEMONSTRATIONS, DEMONSTRATIONS, Vec::new()))
 }
 
-/// The side inputs of `write`.
-pub(crate) fn write_side_inputs(dataset: Option<&str>) -> Vec<(String, SideTable)> {
+/// The side inputs of `write`: pairs to show, and the files of an encoder.
+pub(crate) fn write_side_inputs(
+    dataset: Option<&str>,
+    encoder: Option<&str>,
+    completed: &Completed<'_>,
+) -> Result<Vec<(String, SideTable)>, Failure> {
     let table = dataset.map(|_| (DEMONSTRATIONS.to_owned(), of_reduce(DEMONSTRATIONS)));
-    table.into_iter().collect()
+    let mut side_inputs: Vec<_> = table.into_iter().collect();
+    if let Some(text) = encoder {
+        let facts = completed.models.get(text);
+        let facts = facts.ok_or_else(|| permanent(format!("the encoder {text} is not there")))?;
+        side_inputs.extend(facts.side_inputs(ENCODER));
+    }
+    Ok(side_inputs)
 }
 
 /// Sentences about what was found.
@@ -329,6 +345,7 @@ impl Stage for SyntheticQueries {
         };
         let dataset = self.params.demonstrations.as_ref();
         needs.extend(dataset.map(|it| Need::Dataset(it.dataset.clone())));
+        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
         needs
     }
 
@@ -350,7 +367,11 @@ impl Stage for SyntheticQueries {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
-                side_inputs: write_side_inputs(dataset),
+                side_inputs: write_side_inputs(
+                    dataset,
+                    self.params.embeddings.as_deref(),
+                    completed,
+                )?,
                 is_table: false,
             }));
         }
@@ -372,6 +393,7 @@ impl Stage for SyntheticQueries {
             reject: self.params.filter.reject.clone(),
             keep: self.params.judge.as_ref().map(|judge| judge.keep),
             bm25_top_k: self.params.filter.bm25_top_k,
+            with_similarity: self.params.embeddings.is_some(),
         };
         let mut side_inputs = vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))];
         if task.bm25_top_k.is_some() {
@@ -382,7 +404,7 @@ impl Stage for SyntheticQueries {
             params: json!(task),
             input: PhaseInput::Inner {
                 phase: WRITE.to_owned(),
-                columns: filter::columns(purpose),
+                columns: filter::columns(purpose, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
             side_inputs,

@@ -100,6 +100,11 @@ pub struct QueriesParams {
     /// A second model that grades the queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeParam>,
+    /// Directory of an encoder of BERT's kind (`config.json`, `tokenizer.json` or `vocab.txt`,
+    /// safetensors), whose cosines of texts and what they were written for are a column of the table
+    /// and are measured beside BM25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<String>,
 }
 
 pub(crate) fn trec() -> GradesParam {

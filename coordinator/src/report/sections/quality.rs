@@ -50,7 +50,10 @@ impl Quality {
     pub(super) fn render(&self) -> String {
         let found = &self.0;
         let mut html = String::new();
-        let scores = [("BM25", &found.monotonicity, &found.steps)];
+        let mut scores = vec![("BM25", &found.monotonicity, &found.steps)];
+        if let Some(embeddings) = &found.embeddings {
+            scores.push(("cosine", &embeddings.monotonicity, &embeddings.steps));
+        }
         let titles = ["score", "pairs", "#ordered", "#low", "#high", "#n"];
         let caption =
             "Does the score follow the grade? Share of pairs (0.5 by chance), 95 % interval";

@@ -18,6 +18,8 @@ pub(super) struct Sampled {
     pub(super) context: String,
     pub(super) grade: i8,
     pub(super) text: String,
+    /// Cosine of the two, by an encoder.
+    pub(super) similarity: Option<f64>,
 }
 
 /// Texts of a sample of whole groups, with what they were written for.
@@ -29,6 +31,10 @@ pub(super) async fn sample(
     let table = quote_name(stage.name);
     let is_queries = stage.is_queries();
     let group = if is_queries { "doc_id" } else { "query_id" };
+    let similarity = match stage.has("similarity") {
+        true => "CAST(t.similarity AS DOUBLE)",
+        false => "CAST(NULL AS DOUBLE)",
+    };
     let sampled = format!(
         "WITH sampled AS (SELECT DISTINCT {group} AS g FROM {table} WHERE status = 'ok' ORDER BY \
          md5({group}), {group} LIMIT {GROUPS_SAMPLED})"
@@ -48,14 +54,16 @@ pub(super) async fn sample(
             ),
         };
         format!(
-            "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text FROM {table} t \
+            "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text, {similarity} AS \
+             similarity FROM {table} t \
              JOIN sampled ON sampled.g = t.doc_id JOIN {documents} d ON {on} WHERE t.status = 'ok' \
              ORDER BY t.doc_id, t.query_id",
             quote_name(text)
         )
     } else {
         format!(
-            "{sampled} SELECT t.query_id AS g, t.query AS context, t.grade, t.text FROM {table} t \
+            "{sampled} SELECT t.query_id AS g, t.query AS context, t.grade, t.text, {similarity} AS similarity FROM \
+             {table} t \
              JOIN sampled ON sampled.g = t.query_id WHERE t.status = 'ok' ORDER BY t.query_id, \
              t.doc_id"
         )
@@ -67,6 +75,7 @@ pub(super) async fn sample(
             context: text(row, "context"),
             grade: grade(row, "grade")?,
             text: text(row, "text"),
+            similarity: row.get("similarity").and_then(Value::as_f64),
         })
     });
     Ok(sampled.collect())

@@ -74,6 +74,12 @@ impl TextEncoder {
         &self.config
     }
 
+    /// Its tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Bytes that it keeps in memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
