@@ -9,6 +9,7 @@ mod budget;
 mod costs;
 mod documents;
 mod embeddings;
+mod examples;
 mod exports;
 mod kills;
 mod real_server;

@@ -136,6 +136,15 @@ impl StageKind for GradedDocumentsKind {
         check_input(job, name, &params)?;
         check_document_bytes(job, name, params.document_bytes)?;
         check_demonstrations(job, name, params.demonstrations.as_ref())?;
+        if params
+            .demonstrations
+            .as_ref()
+            .is_some_and(|it| it.select.is_some())
+        {
+            let place = format!("stages.{name}.demonstrations.select");
+            let message = "examples are chosen by the losses of queries, in synthetic_queries only";
+            return Err(job.error_at(&place, message, None));
+        }
         params.sampling.check(job, name)?;
         if params.per_query == 0 || params.per_query > PER_QUERY_MAX {
             let message = format!("write a number from 1 to {PER_QUERY_MAX}");
@@ -293,7 +302,7 @@ impl Stage for GradedDocuments {
             .demonstrations
             .as_ref()
             .map(|it| it.dataset.as_str());
-        if let Some(step) = next_of_demonstrations(dataset, completed) {
+        if let Some(step) = next_of_demonstrations(dataset, None, completed) {
             return Ok(step);
         }
         if !completed.maps.contains_key(WRITE) {
@@ -302,7 +311,7 @@ impl Stage for GradedDocuments {
                 params: json!(self.write_task()),
                 input: self.input(),
                 side_inputs: write_side_inputs(
-                    dataset,
+                    dataset.map(|_| DEMONSTRATIONS),
                     self.params.embeddings.as_deref(),
                     completed,
                 )?,

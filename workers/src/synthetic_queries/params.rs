@@ -227,5 +227,14 @@ pub(crate) fn check_demonstrations(
         let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
         return Err(job.error_at(&place("count"), message, None));
     }
+    if let Some(select) = &demonstrations.select {
+        let range = 1..=DEMONSTRATIONS_MAX;
+        for (key, value) in [("sets", select.sets), ("held_out", select.held_out)] {
+            if !range.contains(&usize::from(value)) {
+                let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
+                return Err(job.error_at(&place(&format!("select.{key}")), message, None));
+            }
+        }
+    }
     Ok(())
 }
