@@ -138,8 +138,9 @@ pub async fn load_inputs(
                             "a model is an earlier stage that trains one, `train(5m)`, \
                              `continue(prior, biomed)`, or a directory with config.json, \
                              tokenizer.json and safetensors",
-                        );
-                        entry.insert(found.await?);
+                        )
+                        .await?;
+                        entry.insert(found);
                     }
                 }
                 Need::Encoder(text) => {
@@ -153,8 +154,9 @@ pub async fn load_inputs(
                             language_model::inspect_encoder,
                             "name a directory with a model of BERT's kind: config.json, \
                              tokenizer.json or vocab.txt, and safetensors",
-                        );
-                        entry.insert(found.await?);
+                        )
+                        .await?;
+                        entry.insert(found);
                     }
                 }
                 Need::Published(text) => {

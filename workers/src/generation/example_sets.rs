@@ -9,9 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, Float64Array, RecordBatch, StringArray, UInt32Array,
-};
+use arrow::array::{ArrayRef, AsArray as _, Float64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, UInt32Type};
 use futures::future::try_join_all;
 use gleaner_generation::prompt::{Demonstration, choose_demonstrations};

@@ -134,7 +134,7 @@ impl EncoderConfig {
             },
             pooling: pooling(directory)?,
         };
-        if this.n_dimensions % this.n_heads != 0 {
+        if !this.n_dimensions.is_multiple_of(this.n_heads) {
             return Err(wrong(
                 "hidden_size is no multiple of num_attention_heads".to_owned(),
             ));

@@ -6,6 +6,7 @@ mod architectures;
 mod bad_files;
 #[cfg(test)]
 mod common;
+#[cfg(test)]
 mod encoder;
 #[cfg(test)]
 mod golden;
