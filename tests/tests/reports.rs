@@ -23,14 +23,14 @@ stages:
 ";
 
 /// The numbers that stand in a page.
-fn embedded(html: &str) -> Value {
+pub(crate) fn embedded(html: &str) -> Value {
     let start = "<script type=\"application/json\" id=numbers>";
     let (_, rest) = html.split_once(start).unwrap();
     let (numbers, _) = rest.split_once("</script>").unwrap();
     serde_json::from_str(numbers).unwrap()
 }
 
-fn section<'a>(report: &'a Value, name: &str, stage: Option<&str>) -> &'a Value {
+pub(crate) fn section<'a>(report: &'a Value, name: &str, stage: Option<&str>) -> &'a Value {
     let sections = report["sections"].as_array().unwrap();
     let found = sections
         .iter()
@@ -46,7 +46,7 @@ fn names(report: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn html_of(workspace: &Workspace, arguments: &[&str]) -> String {
+pub(crate) fn html_of(workspace: &Workspace, arguments: &[&str]) -> String {
     let _ = workspace
         .gleaner(&[&["report", "out"], arguments].concat())
         .expect(0);

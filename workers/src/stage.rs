@@ -151,6 +151,8 @@ pub enum Need {
     Published(String),
     /// The directory of a language model: a path relative to the job file, or a URI.
     Model(String),
+    /// The directory of an encoder of texts, named in the same way.
+    Encoder(String),
 }
 
 /// What is known when a stage decides its next step.
@@ -166,7 +168,7 @@ pub struct Completed<'a> {
     pub others: &'a BTreeMap<String, Version>,
     /// Earlier stages of this run by name.
     pub stages: &'a BTreeMap<String, CompletedStage>,
-    /// Directories of language models, by the text of [`Need::Model`].
+    /// Directories of models, by the text of [`Need::Model`] or [`Need::Encoder`].
     pub models: &'a BTreeMap<String, ModelFacts>,
     /// Arrow schema of the corpus: all columns of all files, string types unified to utf8.
     pub corpus_schema: &'a SchemaRef,

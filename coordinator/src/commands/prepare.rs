@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gleaner_schemas::job::{Job, JobSource};
-use gleaner_schemas::{FailureKind, Version};
+use gleaner_schemas::{Failure, FailureKind, Version};
 use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, OutputError, Stores, redact, stores};
 use gleaner_workers::forecast::{BeforeRun, ExpectedWorkers, Forecast};
-use gleaner_workers::language_model::{self, InspectedModel};
+use gleaner_workers::language_model::{self, InspectedModel, ModelFacts};
 use gleaner_workers::stage::Need;
 use serde_json::Value;
 
@@ -123,13 +123,41 @@ pub async fn load_inputs(
     let (datasets, dataset_rows) = load_datasets(stores, checked, base_dir).await?;
     let mut others = BTreeMap::new();
     let mut models: BTreeMap<String, InspectedModel> = BTreeMap::new();
+    let mut encoders: BTreeMap<String, ModelFacts> = BTreeMap::new();
     for stage in &checked.stages {
         for need in stage.stage.needs() {
             match need {
                 Need::Corpus | Need::Stage(_) | Need::Dataset(_) | Need::Pairs(_) => {}
                 Need::Model(text) => {
                     if let Entry::Vacant(entry) = models.entry(text) {
-                        let found = model(stores, job, base_dir, &stage.name, entry.key()).await?;
+                        let found = look_at(
+                            stores,
+                            job,
+                            base_dir,
+                            &stage.name,
+                            entry.key(),
+                            language_model::inspect,
+                            "a model is an earlier stage that trains one, `train(5m)`, \
+                             `continue(prior, biomed)`, or a directory with config.json, \
+                             tokenizer.json and safetensors",
+                        )
+                        .await?;
+                        entry.insert(found);
+                    }
+                }
+                Need::Encoder(text) => {
+                    if let Entry::Vacant(entry) = encoders.entry(text) {
+                        let found = look_at(
+                            stores,
+                            job,
+                            base_dir,
+                            &stage.name,
+                            entry.key(),
+                            language_model::inspect_encoder,
+                            "name a directory with a model of BERT's kind: config.json, \
+                             tokenizer.json or vocab.txt, and safetensors",
+                        )
+                        .await?;
                         entry.insert(found);
                     }
                 }
@@ -141,13 +169,13 @@ pub async fn load_inputs(
         }
     }
     let forecasts = forecasts(checked, &corpus, &datasets, &models, workers)?;
-    let models = models.into_iter();
+    let models = models.into_iter().map(|(text, model)| (text, model.facts));
     let (published, lost_models) = newest(output).await?;
     Ok(JobInputs {
         corpus,
         datasets,
         dataset_rows,
-        models: models.map(|(text, model)| (text, model.facts)).collect(),
+        models: models.chain(encoders).collect(),
         forecasts,
         others,
         published,
@@ -264,23 +292,21 @@ fn path_of(value: &Value, text: &str) -> Option<String> {
         })
 }
 
-/// What there is to know of the model in a directory.
-async fn model(
+/// What there is to know of the model in a directory, which `inspect` finds out.
+async fn look_at<T: Send + 'static>(
     stores: &Stores,
     job: &Job,
     base_dir: &Path,
     stage: &str,
     text: &str,
-) -> Result<InspectedModel, RunError> {
+    inspect: fn(&BlockingIo, &str) -> Result<T, Failure>,
+    help: &str,
+) -> Result<T, RunError> {
     let place = place_of_model(job, stage, text);
-    let at = |message: String| {
-        let help = "a model is an earlier stage that trains one, `train(5m)`, `continue(prior, \
-                    biomed)`, or a directory with config.json, tokenizer.json and safetensors";
-        RunError::from(job.error_at(&place, message, Some(help.to_owned())))
-    };
+    let at = |message: String| RunError::from(job.error_at(&place, message, Some(help.to_owned())));
     let uri = stores::absolute_uri(text, base_dir).map_err(|error| at(error.to_string()))?;
     let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
-    let inspected = tokio::task::spawn_blocking(move || language_model::inspect(&io, &uri)).await;
+    let inspected = tokio::task::spawn_blocking(move || inspect(&io, &uri)).await;
     let inspected = inspected
         .map_err(|error| RunError::Internal(format!("looking at a model panicked: {error}")))?;
     inspected.map_err(|failure| match failure.kind {

@@ -217,7 +217,7 @@ impl Receiver<'_> {
                 None => Vec::new(),
             },
             Need::Stage(name) => vec![self.table(&name)],
-            Need::Published(text) | Need::Model(text) => {
+            Need::Published(text) | Need::Model(text) | Need::Encoder(text) => {
                 let uri = stores::absolute_uri(&text, self.base_dir);
                 uri.iter().map(|uri| Dataset::at(uri)).collect()
             }

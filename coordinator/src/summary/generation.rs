@@ -6,17 +6,20 @@
 //! BM25 has the document frequencies of the sample's texts and of a sample of the corpus. It sees
 //! words alone: a model that stuffs the words of a query into relevant documents does well by it.
 
+mod cost;
 mod measure;
 mod sample;
 
 use std::collections::BTreeMap;
 
+use arrow::datatypes::Schema;
 use gleaner_algorithms::grading::{ConfusionMatrix, Estimate};
 use gleaner_schemas::Version;
-use gleaner_workers::stage::CompletedStage;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use self::cost::Cost;
+pub(crate) use self::cost::cost;
 use self::measure::measure;
 use self::sample::{background, sample};
 use crate::commands::explain::objects;
@@ -83,6 +86,18 @@ pub struct GradeSummary {
     pub faithfulness: Option<f64>,
 }
 
+/// How far a score follows the grade.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Followed {
+    /// Share of pairs of one query (or document) of which the text with the higher grade has the
+    /// higher score; a half by chance.
+    pub monotonicity: Option<Interval>,
+    /// The same for each pair of neighbouring grades, lower and upper.
+    pub steps: Vec<(i8, i8, Interval)>,
+    /// Kendall's tau-b of grades and scores.
+    pub kendall_tau_b: Option<Interval>,
+}
+
 /// How far a judge agrees with what was asked for.
 #[derive(Debug, Clone, Serialize)]
 pub struct JudgeSummary {
@@ -96,25 +111,6 @@ pub struct JudgeSummary {
     pub quadratic_kappa: Option<f64>,
     /// Spearman's correlation.
     pub spearman: Option<f64>,
-}
-
-/// What requests took.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Cost {
-    /// Replies that rows were made of.
-    pub replies: u64,
-    /// Tokens of prompts.
-    pub prompt_tokens: u64,
-    /// Tokens of completions.
-    pub completion_tokens: u64,
-    /// Completions whose first reply could be used.
-    pub at_first_try: u64,
-    /// Completions.
-    pub completions: u64,
-    /// Money, where the job file tells prices.
-    pub money: Option<f64>,
-    /// The same for each row that is ok.
-    pub money_per_ok_row: Option<f64>,
 }
 
 /// What a stage of generation wrote.
@@ -131,6 +127,8 @@ pub struct GenerationSummary {
     pub steps: Vec<(i8, i8, Interval)>,
     /// Kendall's tau-b of grades and scores.
     pub kendall_tau_b: Option<Interval>,
+    /// The same three by the cosines of an encoder, where the job names one.
+    pub embeddings: Option<Followed>,
     /// The chance that of two texts the longer one has the higher grade; a half where length tells
     /// nothing.
     pub length_tells_grade: Option<f64>,
@@ -146,16 +144,36 @@ pub struct GenerationSummary {
     pub n_sampled: u64,
 }
 
+/// A stage that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GenerationStage<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) params: &'a Value,
+    /// Of its table.
+    pub(crate) schema: &'a Schema,
+}
+
+impl GenerationStage<'_> {
+    fn is_queries(&self) -> bool {
+        self.kind == "synthetic_queries"
+    }
+
+    /// Whether its table has a column.
+    fn has(&self, column: &str) -> bool {
+        self.schema.field_with_name(column).is_ok()
+    }
+}
+
 /// Asks for one stage of generation.
 pub(crate) async fn gather(
     version: &Version,
     session: &Session,
-    name: &str,
-    completed: &CompletedStage,
+    stage: &GenerationStage<'_>,
 ) -> Result<GenerationSummary, RunError> {
-    let is_queries = completed.kind == "synthetic_queries";
-    let table = quote_name(name);
-    let sampled = sample(version, session, name, completed, is_queries).await?;
+    let is_queries = stage.is_queries();
+    let table = quote_name(stage.name);
+    let sampled = sample(version, session, stage).await?;
     let background = background(session, version).await?;
     let mut summary = GenerationSummary {
         ends: ends(session, &table).await?,
@@ -163,11 +181,12 @@ pub(crate) async fn gather(
         monotonicity: None,
         steps: Vec::new(),
         kendall_tau_b: None,
+        embeddings: None,
         length_tells_grade: None,
         overlap: None,
-        recall: recall(session, &table, completed).await?,
+        recall: recall(session, &table, stage).await?,
         judge: None,
-        cost: cost(session, &table, version, completed).await?,
+        cost: cost(session, version, stage).await?,
         n_sampled: 0,
     };
     judge(session, &table, &mut summary).await?;
@@ -246,9 +265,9 @@ async fn grades(session: &Session, table: &str) -> Result<Vec<GradeSummary>, Run
 async fn recall(
     session: &Session,
     table: &str,
-    completed: &CompletedStage,
+    stage: &GenerationStage<'_>,
 ) -> Result<Option<[f64; 3]>, RunError> {
-    if completed.schema.field_with_name("bm25_rank").is_err() {
+    if !stage.has("bm25_rank") {
         return Ok(None);
     }
     let within = |k: u32| format!("avg(CASE WHEN bm25_rank <= {k} THEN 1.0 ELSE 0.0 END) AS r{k}");
@@ -295,44 +314,4 @@ async fn judge(
         spearman: matrix.spearman(),
     });
     Ok(())
-}
-
-async fn cost(
-    session: &Session,
-    table: &str,
-    version: &Version,
-    completed: &CompletedStage,
-) -> Result<Cost, RunError> {
-    // Tokens stand on the first row of each completion.
-    let sql = format!(
-        "SELECT sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion, sum(CASE WHEN \
-         prompt_tokens > 0 THEN attempts ELSE 0 END) AS replies, sum(CASE WHEN prompt_tokens > 0 THEN \
-         1 ELSE 0 END) AS completions, sum(CASE WHEN prompt_tokens > 0 AND attempts = 1 THEN 1 ELSE 0 \
-         END) AS first, sum(CASE WHEN status = 'ok' THEN 1 ELSE 0 END) AS ok FROM {table}"
-    );
-    let rows = rows(session, &sql).await?;
-    let Some(row) = rows.first() else {
-        return Ok(Cost::default());
-    };
-    let endpoint = completed.params.get("endpoint").and_then(Value::as_str);
-    let price = endpoint.and_then(|name| {
-        let price = version.job_file.get("endpoints")?.get(name)?.get("price")?;
-        Some((
-            price.get("input")?.as_f64()?,
-            price.get("output")?.as_f64()?,
-        ))
-    });
-    let (prompt, completion) = (number(row, "prompt"), number(row, "completion"));
-    let money =
-        price.map(|(input, output)| (prompt as f64 * input + completion as f64 * output) / 1e6);
-    let ok = number(row, "ok");
-    Ok(Cost {
-        replies: number(row, "replies"),
-        prompt_tokens: prompt,
-        completion_tokens: completion,
-        at_first_try: number(row, "first"),
-        completions: number(row, "completions"),
-        money,
-        money_per_ok_row: money.filter(|_| ok > 0).map(|money| money / ok as f64),
-    })
 }

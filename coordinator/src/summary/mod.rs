@@ -29,7 +29,9 @@ use crate::run_error::RunError;
 use crate::sql::Session;
 
 pub use drift::DriftSummary;
-pub use generation::{Cost, End, GenerationSummary, GradeSummary, Interval, JudgeSummary};
+pub use generation::{
+    Cost, End, Followed, GenerationSummary, GradeSummary, Interval, JudgeSummary,
+};
 pub use losses::{Agreement, LossDocument, LossSummary, SourceReduction, Spread, TrainingSummary};
 pub use selection::{SelectionSummary, SourceShare};
 pub use weights::{DocumentSummary, WeightsSummary};
@@ -162,7 +164,13 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
                     stage.selection = Some(selection.await?);
                 }
                 "synthetic_queries" | "graded_documents" => {
-                    let found = generation::gather(version, &session, name, completed).await?;
+                    let of = generation::GenerationStage {
+                        name,
+                        kind: &completed.kind,
+                        params: &completed.params,
+                        schema: &completed.schema,
+                    };
+                    let found = generation::gather(version, &session, &of).await?;
                     stage.generation = Some(found);
                 }
                 _ => {}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::generation::{GenerationSummary, Interval};
+use super::generation::{Cost, GenerationSummary, Interval};
 use super::text::{Paint, display_width, pad_left, pad_right, truncate};
 use crate::progress::count;
 
@@ -44,20 +44,33 @@ fn interval(interval: &Interval) -> String {
 
 pub(super) fn generation(text: &mut String, summary: &GenerationSummary, paint: Paint) {
     let cost = &summary.cost;
-    let money = cost.money.map_or_else(String::new, |money| {
-        let each = cost
-            .money_per_ok_row
-            .map_or_else(String::new, |it| format!(", {it:.6} a row"));
-        format!(" · {} money{each}", paint.bold(&format!("{money:.4}")))
-    });
     let _ = writeln!(
         text,
-        "  {} replies, {} + {} tokens{money} · {} usable at the first try",
+        "  {} replies, {} + {} tokens{} · {} usable at the first try",
         count(cost.replies),
         count(cost.prompt_tokens),
         count(cost.completion_tokens),
+        money(cost, paint),
         percent((cost.completions > 0).then(|| cost.at_first_try as f64 / cost.completions as f64)),
     );
+    if cost.judge_prompt_tokens > 0 {
+        let judge_money = cost
+            .judge_money
+            .map_or_else(String::new, |it| format!(", {it:.4} of the money"));
+        let _ = writeln!(
+            text,
+            "  the judge took {} + {} tokens{judge_money}",
+            count(cost.judge_prompt_tokens),
+            count(cost.judge_completion_tokens),
+        );
+    }
+    if cost.estimated > 0 {
+        let told = format!(
+            "  {} replies told no usage: their tokens are estimated, and so is the money",
+            count(cost.estimated)
+        );
+        let _ = writeln!(text, "{}", paint.yellow(&told));
+    }
     let ends: Vec<String> = summary
         .ends
         .iter()
@@ -82,6 +95,18 @@ pub(super) fn generation(text: &mut String, summary: &GenerationSummary, paint: 
             let _ = writeln!(text, "    grade {upper} over {lower}: {}", interval(step));
         }
     }
+    if let Some(found) = &summary.embeddings
+        && let Some(all) = &found.monotonicity
+    {
+        let _ = writeln!(
+            text,
+            "  cosines of the encoder follow the grade in {} of pairs (0.50 by chance)",
+            paint.bold(&interval(all))
+        );
+        for (lower, upper, step) in &found.steps {
+            let _ = writeln!(text, "    grade {upper} over {lower}: {}", interval(step));
+        }
+    }
     let mut more = Vec::new();
     if let Some(auc) = summary.length_tells_grade {
         more.push(format!(
@@ -103,6 +128,20 @@ pub(super) fn generation(text: &mut String, summary: &GenerationSummary, paint: 
         let _ = writeln!(text, "  {line}");
     }
     judge(text, summary);
+}
+
+fn money(cost: &Cost, paint: Paint) -> String {
+    let Some(money) = cost.money else {
+        return String::new();
+    };
+    let about = if cost.estimated > 0 { "about " } else { "" };
+    let each = cost
+        .money_per_ok_row
+        .map_or_else(String::new, |it| format!(", {it:.6} a row that is kept"));
+    format!(
+        " · {about}{} money{each}",
+        paint.bold(&format!("{money:.4}"))
+    )
 }
 
 fn grades(text: &mut String, summary: &GenerationSummary, paint: Paint) {

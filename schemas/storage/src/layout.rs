@@ -221,6 +221,9 @@ pub const SPENDING: &str = "_gleaner/spending";
 pub const PACE: &str = "_gleaner/pace";
 /// Folder of the requests that were sent.
 pub const REQUESTS: &str = "_gleaner/requests";
+/// Folder of what takes such notes back: their requests were not sent after all, or the server did
+/// nothing for them.
+pub const WITHDRAWN: &str = "_gleaner/withdrawn";
 /// Folder of the replies.
 pub const REPLIES: &str = "_gleaner/replies";
 
@@ -255,6 +258,24 @@ pub fn parse_numbered(key: &str) -> Option<u64> {
 pub fn request(request: &str, number: u32) -> String {
     let folder = request.get(..2).unwrap_or("00");
     format!("{REQUESTS}/{folder}/{request}-{number}.json")
+}
+
+/// Key of what takes the note of the `number`th sending back.
+#[must_use]
+pub fn withdrawn(request: &str, number: u32) -> String {
+    let folder = request.get(..2).unwrap_or("00");
+    format!("{WITHDRAWN}/{folder}/{request}-{number}.json")
+}
+
+/// Request and number of a note, from its key or from that of what takes it back.
+#[must_use]
+pub fn parse_sending(key: &str) -> Option<(&str, u32)> {
+    let rest = key
+        .strip_prefix(REQUESTS)
+        .or_else(|| key.strip_prefix(WITHDRAWN))?;
+    let name = rest.rsplit('/').next()?.strip_suffix(".json")?;
+    let (request, number) = name.rsplit_once('-')?;
+    Some((request, number.parse().ok()?))
 }
 
 /// Key of the reply to a request.

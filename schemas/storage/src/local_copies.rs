@@ -124,7 +124,11 @@ impl LocalCopies {
         let staged = self.staged(directory)?;
         fs::create_dir_all(&staged)?;
         for (name, target) in targets {
-            std::os::unix::fs::symlink(fs::canonicalize(target)?, staged.join(name))?;
+            let place = staged.join(name);
+            if let Some(folder) = place.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            std::os::unix::fs::symlink(fs::canonicalize(target)?, place)?;
         }
         match fs::rename(&staged, directory) {
             Err(_) if directory.is_dir() => fs::remove_dir_all(&staged),

@@ -96,22 +96,33 @@ fn requests_tokens_and_time() {
     });
 }
 
-/// Each worker process reserves what it may spend, so that all together keep to the cap.
+/// Each worker process reserves what it may spend, so that all together keep to the cap, by the
+/// server's own count.
 #[test]
-fn three_processes_share_a_budget() {
-    const CAP: f64 = 0.01;
+fn processes_share_a_budget() {
+    const CAP: f64 = 1.0;
+    /// About two hundredths for each request.
+    const PRICES: (f64, f64) = (10.0, 40.0);
+    let n_workers = if std::env::var_os("GLEANER_LONG_TESTS").is_some() {
+        8
+    } else {
+        3
+    };
     let Some(broker) = RabbitMq::shared() else {
         return;
     };
     let server = Server::answering();
-    let text = priced(&server, &format!("budget: {CAP}, concurrency: 4"), BOTH);
+    let (input, output) = PRICES;
+    let endpoint =
+        format!("price: {{input: {input}, output: {output}}}, budget: {CAP}, concurrency: 4");
+    let text = format!("task_bytes: 4KiB{}", job(&server.url(), &endpoint, BOTH));
     let workspace = workspace(DOCUMENTS, &text);
     let surroundings = Surroundings {
         queue: broker.new_vhost_url(),
         variables: Vec::new(),
     };
     let mut cluster = Cluster::new(&workspace, surroundings);
-    for number in 0..3 {
+    for number in 0..n_workers {
         cluster.start_worker(number, &FOR_BOTH);
     }
     cluster.start_coordinator(&[]);
@@ -122,9 +133,13 @@ fn three_processes_share_a_budget() {
         log.contains("the budget of endpoint llm is used up"),
         "{log}"
     );
-    let spent = price(&server);
-    println!("{spent} of {CAP} were spent");
+    let price = || server.log().price_nanos(input, output) as f64 / NANOS;
+    let spent = price();
+    println!("{n_workers} workers spent {spent} of {CAP}");
     assert!(spent <= CAP, "{spent}");
+    // What one holds and does not need, another spends.
+    assert!(spent > CAP / 2.0, "{spent}");
     drop(cluster);
-    goes_on(&workspace, &server, "endpoints.llm.budget=1");
+    assert!(price() <= CAP, "{}", price());
+    goes_on(&workspace, &server, "endpoints.llm.budget=100");
 }

@@ -156,11 +156,21 @@ fn runs_that_are_killed_while_the_server_knows_repeated_requests() {
 
 #[test]
 fn workers_that_are_killed_over_a_broker() {
+    kill_workers(false);
+}
+
+/// Of a server that knows repeated requests, as several providers do, nothing is paid for twice.
+#[test]
+fn workers_that_are_killed_over_a_broker_while_the_server_knows_repeated_requests() {
+    kill_workers(true);
+}
+
+fn kill_workers(heeds_idempotency: bool) {
     const WORKERS: usize = 3;
     let Some(broker) = RabbitMq::shared() else {
         return;
     };
-    let server = server(false);
+    let server = server(heeds_idempotency);
     let (workspace, expected) = undisturbed(&server);
     let surroundings = Surroundings {
         queue: broker.new_vhost_url(),
@@ -188,6 +198,7 @@ fn workers_that_are_killed_over_a_broker() {
     let code = cluster.coordinator_end(LONG);
     assert_eq!(code, Some(0), "{}", cluster.log("coordinator.log"));
     assert!(n_killed >= KILLS / 2, "{n_killed}");
+    println!("{n_killed} workers were killed");
     drop(cluster);
-    check(&workspace, &server, &expected, false);
+    check(&workspace, &server, &expected, heeds_idempotency);
 }

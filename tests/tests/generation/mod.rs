@@ -6,7 +6,10 @@
 #![cfg(unix)]
 
 mod budget;
+mod costs;
 mod documents;
+mod embeddings;
+mod examples;
 mod exports;
 mod kills;
 mod local;

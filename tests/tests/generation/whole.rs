@@ -49,6 +49,10 @@ fn documents_become_queries_and_these_get_graded_documents() {
         "prompt_tokens",
         "completion_tokens",
         "attempts",
+        "latency_ms",
+        "judge_prompt_tokens",
+        "judge_completion_tokens",
+        "tokens_estimated",
         "input_file",
         "input_row",
     ];

@@ -5,21 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::body;
 use crate::config::{Dialect, EndpointConfig};
-use crate::failure::{self, Action, CallError, FailureClass};
+use crate::failure::{Action, CallError, FailureClass};
 use crate::limiter::{Limiter, Pace};
 use crate::pause;
-use crate::reply::Reply;
 use crate::request::{CompletionRequest, RequestKey};
+use crate::sending::{connection_failure, timeout};
+use crate::stop::Stop;
 
-/// Largest answer that is read.
-const BODY_BYTES_MAX: usize = 16 << 20;
 /// A list of models is no work for a server.
 const MODELS_MAX: Duration = Duration::from_secs(10);
 /// Sendings of one request, whatever the server says.
@@ -29,8 +27,6 @@ const SENDINGS_MAX: u32 = 1_000;
 const GIVEN_UP_MAX: u32 = 5;
 /// Idle connections are closed before servers and balancers close them.
 const IDLE_MAX: Duration = Duration::from_secs(20);
-/// Providers that know it give the first answer again instead of charging twice.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// An answer, as it came.
 #[derive(Debug, Clone)]
@@ -74,10 +70,11 @@ pub type Jitter = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// The client of one endpoint, shared by all who ask it.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    config: Arc<EndpointConfig>,
-    headers: HeaderMap,
+    pub(crate) http: reqwest::Client,
+    pub(crate) config: Arc<EndpointConfig>,
+    pub(crate) headers: HeaderMap,
     limiter: Arc<Limiter>,
+    stop: Arc<Stop>,
     dialect: Arc<AtomicU8>,
     jitter: Jitter,
 }
@@ -92,17 +89,6 @@ impl fmt::Debug for Client {
 
 /// The dialects that `auto` tries, in this order.
 const DIALECTS: [Dialect; 3] = [Dialect::JsonSchema, Dialect::JsonObject, Dialect::None];
-
-/// A sending that failed.
-struct Failed {
-    class: FailureClass,
-    message: String,
-    status: Option<u16>,
-    /// How long the server asks to wait.
-    pause: Option<Duration>,
-    /// It does not understand how JSON was asked for.
-    is_about_schema: bool,
-}
 
 impl Client {
     /// A client of `config`.
@@ -140,6 +126,7 @@ impl Client {
         Ok(Self {
             http,
             limiter: Arc::new(Limiter::new(config.concurrency)),
+            stop: Arc::default(),
             config: Arc::new(config),
             headers,
             dialect: Arc::new(AtomicU8::new(0)),
@@ -165,9 +152,36 @@ impl Client {
         }
     }
 
-    /// Sends a request until it is answered. The answer is not looked into.
+    /// Ends all sending, for a reason that concerns every request. What was sent is waited for.
+    pub fn stop(&self, class: FailureClass, message: String) {
+        self.stop.close(CallError {
+            class,
+            message,
+            status: None,
+            n_sendings: 0,
+            is_endpoint_down: false,
+            may_be_paid: false,
+        });
+    }
+
+    /// Why nothing more is sent, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&CallError> {
+        self.stop.reason()
+    }
+
+    /// Cancelled when nothing more is sent.
+    #[must_use]
+    pub fn stop_token(&self) -> &CancellationToken {
+        self.stop.token()
+    }
+
+    /// Sends a request until it is answered. The answer is not looked into. `key` is that of
+    /// [`Client::key`], which takes as long as to write the request.
     ///
-    /// After `cancel` nothing more is sent; what was sent is waited for.
+    /// The caller consents before a place among those in flight is taken, so that what it does
+    /// takes no time from the server. After `cancel`, and once anybody was told what concerns every
+    /// request, nothing more is sent; what was sent is waited for.
     ///
     /// # Errors
     ///
@@ -175,26 +189,46 @@ impl Client {
     pub async fn complete(
         &self,
         request: &CompletionRequest,
+        key: RequestKey,
         pace: &dyn Pace,
         cancel: &CancellationToken,
     ) -> Result<RawReply, CallError> {
-        let key = self.key(request).to_string();
+        let key = key.to_string();
         let started = Instant::now();
         let mut previous = None;
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);
         loop {
-            let permit = tokio::select! {
+            let ended = |previous| self.not_sent(n_sendings, previous);
+            let mut turn = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Err(self.not_sent(n_sendings, previous)),
-                permit = self.limiter.acquire() => permit,
+                () = self.ended(cancel) => return Err(ended(previous)),
+                turn = self.limiter.line_up() => turn,
             };
             if !pace.before(previous).await {
-                return Err(self.not_sent(n_sendings, previous));
+                return Err(ended(previous));
+            }
+            let has_place = tokio::select! {
+                biased;
+                () = self.ended(cancel) => false,
+                () = turn.place() => true,
+            };
+            if !has_place {
+                pace.withdraw().await;
+                return Err(ended(None));
+            }
+            if !pace.is_current().await {
+                pace.withdraw().await;
+                previous = None;
+                continue;
+            }
+            if self.stop.reason().is_some() {
+                pace.withdraw().await;
+                return Err(ended(None));
             }
             n_sendings += 1;
             let dialect = self.dialect();
             let sent = self.send(request, &key, dialect).await;
-            drop(permit);
+            drop(turn);
             let failed = match sent {
                 Ok(mut reply) => {
                     self.limiter.answered();
@@ -235,13 +269,18 @@ impl Client {
                 let is_down = is_down
                     || failed.class.action() == Action::Retry
                         && self.limiter.given_up() >= GIVEN_UP_MAX;
-                return Err(CallError {
+                let error = CallError {
                     class: failed.class,
                     message: failed.message,
                     status: failed.status,
                     n_sendings,
                     is_endpoint_down: is_down,
-                });
+                    may_be_paid: failed.class.may_be_paid(),
+                };
+                if failed.class.action() == Action::StopJob {
+                    self.stop.close(error.clone());
+                }
+                return Err(error);
             }
             let own = pause::back_off(n_failures, (self.jitter)());
             let pause = failed.pause.map_or(own, |asked| asked + own / 4);
@@ -251,8 +290,16 @@ impl Client {
             );
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = cancel.cancelled() => return Err(self.not_sent(n_sendings, previous)),
+                () = self.ended(cancel) => return Err(self.not_sent(n_sendings, previous)),
             }
+        }
+    }
+
+    /// Waits until nothing more is to be sent.
+    async fn ended(&self, cancel: &CancellationToken) {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = self.stop.token().cancelled() => {}
         }
     }
 
@@ -297,6 +344,7 @@ impl Client {
             status: failed.status,
             n_sendings: 1,
             is_endpoint_down: true,
+            may_be_paid: false,
         })?;
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let models = value.get("data").and_then(|data| data.as_array());
@@ -309,12 +357,20 @@ impl Client {
 
     /// `previous` is why it would have been sent again: what it may have cost is still owed.
     fn not_sent(&self, n_sendings: u32, previous: Option<FailureClass>) -> CallError {
-        CallError {
-            class: previous.unwrap_or(FailureClass::Overloaded),
-            message: "nothing more is sent".to_owned(),
-            status: None,
-            n_sendings,
-            is_endpoint_down: false,
+        let may_be_paid = previous.is_some_and(FailureClass::may_be_paid);
+        match self.stop.reason() {
+            Some(reason) => CallError {
+                may_be_paid,
+                ..reason.clone()
+            },
+            None => CallError {
+                class: previous.unwrap_or(FailureClass::Overloaded),
+                message: "nothing more is sent".to_owned(),
+                status: None,
+                n_sendings,
+                is_endpoint_down: false,
+                may_be_paid,
+            },
         }
     }
 
@@ -337,144 +393,5 @@ impl Client {
             "the server does not take schemas that way"
         );
         true
-    }
-
-    async fn send(
-        &self,
-        request: &CompletionRequest,
-        key: &str,
-        dialect: Dialect,
-    ) -> Result<RawReply, Failed> {
-        let base = self.config.url.trim_end_matches('/');
-        let url = format!("{base}/{}", body::path(request));
-        let body = body::body(request, &self.config.model, dialect).to_string();
-        let mut headers = self.headers.clone();
-        if let Ok(value) = HeaderValue::from_str(key) {
-            headers.insert(IDEMPOTENCY_KEY, value);
-        }
-        let timeouts = self.config.timeouts;
-        let started = Instant::now();
-        let deadline = started + timeouts.total;
-        let sent = self.http.post(&url).headers(headers).body(body).send();
-        let first_byte = timeouts.first_byte.min(timeouts.total);
-        let mut response = match tokio::time::timeout(first_byte, sent).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(connection_failure(error)),
-            Err(_) => {
-                return Err(timeout(
-                    FailureClass::TimeoutFirstByte,
-                    "begin to answer",
-                    first_byte,
-                ));
-            }
-        };
-        let head_at = started.elapsed();
-        let status = response.status();
-        let headers = response.headers().clone();
-        let mut bytes = BytesMut::new();
-        loop {
-            match tokio::time::timeout_at(deadline, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-                        return Err(Failed {
-                            class: FailureClass::TooLarge,
-                            message: format!("the answer is larger than {BODY_BYTES_MAX} bytes"),
-                            status: Some(status.as_u16()),
-                            pause: None,
-                            is_about_schema: false,
-                        });
-                    }
-                    bytes.extend_from_slice(&chunk);
-                }
-                Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Err(connection_failure(error)),
-                Err(_) => {
-                    let class = FailureClass::TimeoutTotal;
-                    return Err(timeout(class, "end its answer", timeouts.total));
-                }
-            }
-        }
-        if status.is_success() {
-            if let Some(error) = Reply::embedded_failure(&bytes) {
-                return Err(Failed {
-                    class: error.class,
-                    message: self.without_key(error.message),
-                    status: Some(status.as_u16()),
-                    pause: None,
-                    is_about_schema: failure::is_about_schema(400, &bytes),
-                });
-            }
-            return Ok(RawReply {
-                status: status.as_u16(),
-                body: bytes.freeze(),
-                n_sendings: 0,
-                first_byte: head_at,
-                total: started.elapsed(),
-                dialect,
-            });
-        }
-        Err(self.refused(status.as_u16(), &headers, &bytes))
-    }
-
-    /// Some servers repeat the key that they refuse.
-    fn without_key(&self, words: String) -> String {
-        match &self.config.api_key {
-            Some(key) if !key.expose().trim().is_empty() => {
-                words.replace(key.expose().trim(), "...")
-            }
-            _ => words,
-        }
-    }
-
-    fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failed {
-        let words = self.without_key(failure::words(body));
-        let message = if words.is_empty() {
-            format!("the server answers with status {status} and no word")
-        } else {
-            format!("the server answers with status {status}: {words}")
-        };
-        Failed {
-            class: failure::of_status(status, body),
-            message,
-            status: Some(status),
-            pause: pause::asked(headers, chrono::Utc::now()),
-            is_about_schema: failure::is_about_schema(status, body),
-        }
-    }
-}
-
-fn timeout(class: FailureClass, what: &str, limit: Duration) -> Failed {
-    Failed {
-        class,
-        message: format!("the server did not {what} within {} s", limit.as_secs_f64()),
-        status: None,
-        pause: None,
-        is_about_schema: false,
-    }
-}
-
-fn connection_failure(error: reqwest::Error) -> Failed {
-    let is_connect = error.is_connect();
-    let error = error.without_url();
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    Failed {
-        class: if is_connect {
-            FailureClass::TimeoutConnect
-        } else {
-            FailureClass::ConnectionReset
-        },
-        message: failure::bounded(&message),
-        status: None,
-        pause: None,
-        is_about_schema: false,
     }
 }

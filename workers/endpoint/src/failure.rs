@@ -30,6 +30,8 @@ pub enum FailureClass {
     QuotaExhausted,
     /// There is no such model, or no such path.
     ModelNotFound,
+    /// What the caller may spend is spent; the server was not asked.
+    BudgetSpent,
     /// The server does not take this request.
     BadRequest,
     /// Prompt and completion do not fit into the model's context.
@@ -76,6 +78,7 @@ impl FailureClass {
             Self::Authentication => "authentication",
             Self::QuotaExhausted => "quota_exhausted",
             Self::ModelNotFound => "model_not_found",
+            Self::BudgetSpent => "budget_spent",
             Self::BadRequest => "bad_request",
             Self::ContextOverflow => "context_overflow",
             Self::ContentFilter => "content_filter",
@@ -98,7 +101,10 @@ impl FailureClass {
             | Self::TimeoutTotal
             | Self::ConnectionReset
             | Self::ServerError => Action::Retry,
-            Self::Authentication | Self::QuotaExhausted | Self::ModelNotFound => Action::StopJob,
+            Self::Authentication
+            | Self::QuotaExhausted
+            | Self::ModelNotFound
+            | Self::BudgetSpent => Action::StopJob,
             Self::BadRequest
             | Self::ContextOverflow
             | Self::ContentFilter
@@ -148,6 +154,8 @@ pub struct CallError {
     pub n_sendings: u32,
     /// Whether no request at all has been answered for some time: it is not this one's fault.
     pub is_endpoint_down: bool,
+    /// Whether the last sending may be charged for, if there was one.
+    pub may_be_paid: bool,
 }
 
 /// The server's own words about a failure, as far as it has any.

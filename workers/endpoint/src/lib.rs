@@ -3,8 +3,9 @@
 //! It knows HTTP and the protocol, nothing of jobs, stages, tables or stores. The way of a request:
 //!
 //! 1. [`CompletionRequest`] holds everything that the answer depends on; [`RequestKey`] is its hash.
-//! 2. [`Client::complete`] sends it: with deadlines, within an adaptive concurrency, again where
-//!    that can help, not at all where the server answers nobody.
+//! 2. [`Client::complete`] sends it: once the caller consents ([`Pace`]), with deadlines, within an
+//!    adaptive concurrency, again where that can help, and not at all once the server has said what
+//!    concerns every request.
 //! 3. [`RawReply`] holds the body as it came, so that the caller can make it durable before anybody
 //!    looks into it.
 //! 4. [`Reply::decode`] reads it, leniently: what is missing or unknown never costs a paid reply.
@@ -21,6 +22,8 @@ mod losses;
 mod pause;
 mod reply;
 mod request;
+mod sending;
+mod stop;
 
 pub use client::{Client, ClientError, Jitter, RawReply};
 pub use config::{Dialect, EndpointConfig, Secret, Timeouts};

@@ -15,6 +15,10 @@ use crate::failure::FailureClass;
 const DECREASE: f64 = 0.7;
 /// The limit decreases once within this time: many requests in flight fail for one reason.
 const DECREASE_PAUSE: Duration = Duration::from_millis(500);
+/// Requests that are got ready ahead of those in flight: this part of the limit, at least a few.
+/// So the time that consent takes is not the server's.
+const AHEAD_PART: usize = 2;
+const AHEAD_MIN: usize = 8;
 /// Answers that asked for fewer requests, since the process started.
 static N_THROTTLED: AtomicU64 = AtomicU64::new(0);
 
@@ -30,11 +34,22 @@ pub trait Pace: Send + Sync {
     /// Returns when the request may be sent; false if it must not be, and then it is not.
     /// `previous` is why it is sent again.
     async fn before(&self, previous: Option<FailureClass>) -> bool;
+
+    /// Whether consent still holds, now that there is a place in flight. If not, it is withdrawn and
+    /// asked for again.
+    async fn is_current(&self) -> bool {
+        true
+    }
+
+    /// What was consented to is not sent after all.
+    async fn withdraw(&self) {}
 }
 
 #[derive(Debug)]
 struct State {
     limit: f64,
+    /// Requests that are got ready or in flight.
+    n_lined_up: usize,
     n_in_flight: usize,
     decreased_at: Option<Instant>,
     /// Nothing is sent before.
@@ -45,24 +60,62 @@ struct State {
     n_given_up: u32,
 }
 
+impl State {
+    fn has_turn(&self) -> bool {
+        let limit = self.limit as usize;
+        self.n_lined_up < limit + (limit / AHEAD_PART).max(AHEAD_MIN)
+    }
+
+    fn has_place(&self) -> bool {
+        self.n_in_flight < self.limit as usize
+    }
+}
+
 /// Shared by all requests to an endpoint.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     ceiling: usize,
     state: Mutex<State>,
-    changed: Notify,
+    /// Somebody left the line.
+    turns: Notify,
+    /// Somebody left his place.
+    places: Notify,
 }
 
-/// A place among the requests in flight.
+/// A turn to be got ready, and then a place among the requests in flight.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct Turn {
     limiter: Arc<Limiter>,
+    has_place: bool,
 }
 
-impl Drop for Permit {
+impl Turn {
+    /// Waits for a place, which is kept until the turn is dropped.
+    pub(crate) async fn place(&mut self) {
+        if self.has_place {
+            return;
+        }
+        let take = |state: &mut State| {
+            let is_free = state.has_place();
+            state.n_in_flight += usize::from(is_free);
+            is_free
+        };
+        self.limiter.wait(&self.limiter.places, take).await;
+        self.has_place = true;
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.limiter.state().n_in_flight -= 1;
-        self.limiter.changed.notify_one();
+        {
+            let mut state = self.limiter.state();
+            state.n_lined_up -= 1;
+            state.n_in_flight -= usize::from(self.has_place);
+        }
+        self.limiter.turns.notify_one();
+        if self.has_place {
+            self.limiter.places.notify_one();
+        }
     }
 }
 
@@ -73,13 +126,15 @@ impl Limiter {
             ceiling,
             state: Mutex::new(State {
                 limit: ceiling as f64,
+                n_lined_up: 0,
                 n_in_flight: 0,
                 decreased_at: None,
                 not_before: None,
                 answered_at: None,
                 n_given_up: 0,
             }),
-            changed: Notify::new(),
+            turns: Notify::new(),
+            places: Notify::new(),
         }
     }
 
@@ -87,31 +142,39 @@ impl Limiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Permit {
+    /// Waits for a turn.
+    pub(crate) async fn line_up(self: &Arc<Self>) -> Turn {
+        let take = |state: &mut State| {
+            let is_free = state.has_turn();
+            state.n_lined_up += usize::from(is_free);
+            is_free
+        };
+        self.wait(&self.turns, take).await;
+        Turn {
+            limiter: Arc::clone(self),
+            has_place: false,
+        }
+    }
+
+    /// Waits until `take` takes something, and the server lets anything be sent.
+    async fn wait(&self, changed: &Notify, take: impl Fn(&mut State) -> bool) {
         loop {
-            let changed = self.changed.notified();
-            let now = Instant::now();
+            let notified = changed.notified();
             let wait_until = {
                 let mut state = self.state();
-                match state.not_before {
-                    Some(not_before) if not_before > now => Some(not_before),
-                    _ if state.n_in_flight < state.limit as usize => {
-                        state.n_in_flight += 1;
-                        return Permit {
-                            limiter: Arc::clone(self),
-                        };
-                    }
-                    _ => None,
+                let not_before = state.not_before.filter(|it| *it > Instant::now());
+                if not_before.is_none() && take(&mut state) {
+                    return;
                 }
+                not_before
             };
             match wait_until {
                 Some(not_before) => {
                     tokio::time::sleep_until(not_before).await;
                     // Others wait for the same moment.
-                    self.changed.notify_one();
+                    changed.notify_one();
                 }
-                None => changed.await,
+                None => notified.await,
             }
         }
     }
@@ -124,7 +187,8 @@ impl Limiter {
         if state.limit < self.ceiling as f64 {
             state.limit = (state.limit + 1.0 / state.limit).min(self.ceiling as f64);
             drop(state);
-            self.changed.notify_one();
+            self.turns.notify_one();
+            self.places.notify_one();
         }
     }
 
@@ -171,14 +235,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_limit_follows_the_server() {
         let limiter = Arc::new(Limiter::new(10));
-        let mut permits = Vec::new();
+        let mut places = Vec::new();
         for _ in 0..10 {
-            permits.push(limiter.acquire().await);
+            places.push(placed(&limiter).await);
         }
-        let mut waiting = std::pin::pin!(limiter.acquire());
+        let mut waiting = std::pin::pin!(placed(&limiter));
         assert!(futures_poll(waiting.as_mut()).is_none());
-        permits.pop();
-        permits.push(futures_poll(waiting.as_mut()).expect("a place is free"));
+        places.pop();
+        places.push(futures_poll(waiting.as_mut()).expect("a place is free"));
         // One decrease for many failures of one moment.
         for _ in 0..10 {
             limiter.throttled(None);
@@ -198,12 +262,33 @@ mod tests {
         assert_eq!(limiter.limit(), 1);
     }
 
+    /// Some are got ready while all places are taken, but not all that are to be sent.
+    #[tokio::test(start_paused = true)]
+    async fn a_few_are_ready_ahead() {
+        let limiter = Arc::new(Limiter::new(20));
+        let mut turns = Vec::new();
+        for _ in 0..30 {
+            turns.push(futures_poll(std::pin::pin!(limiter.line_up())).expect("a turn"));
+        }
+        assert!(futures_poll(std::pin::pin!(limiter.line_up())).is_none());
+        for turn in turns.iter_mut().take(20) {
+            futures_poll(std::pin::pin!(turn.place())).expect("a place");
+        }
+        assert!(futures_poll(std::pin::pin!(turns[20].place())).is_none());
+        // Whoever leaves the line without a place makes room in the line only.
+        turns.pop();
+        let mut last = futures_poll(std::pin::pin!(limiter.line_up())).expect("a turn");
+        assert!(futures_poll(std::pin::pin!(last.place())).is_none());
+        turns.remove(0);
+        futures_poll(std::pin::pin!(last.place())).expect("a place");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn all_wait_when_the_server_says_so() {
         let limiter = Arc::new(Limiter::new(10));
         limiter.throttled(Some(Duration::from_secs(7)));
         let start = Instant::now();
-        let (a, b) = tokio::join!(limiter.acquire(), limiter.acquire());
+        let (a, b) = tokio::join!(placed(&limiter), placed(&limiter));
         assert_eq!(start.elapsed(), Duration::from_secs(7));
         drop((a, b));
     }
@@ -218,6 +303,12 @@ mod tests {
         assert_eq!(limiter.answered_or(start), start + Duration::from_secs(5));
         let later = start + Duration::from_secs(9);
         assert_eq!(limiter.answered_or(later), later);
+    }
+
+    async fn placed(limiter: &Arc<Limiter>) -> Turn {
+        let mut turn = limiter.line_up().await;
+        turn.place().await;
+        turn
     }
 
     fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {

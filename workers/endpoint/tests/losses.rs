@@ -60,7 +60,9 @@ async fn ask(
     let client = Client::new(config, Arc::new(|| 1)).expect("a client");
     let request = dialect.request(TEXT.to_owned(), model.map(str::to_owned));
     let cancel = CancellationToken::new();
-    let reply = client.complete(&request, &Consent, &cancel).await?;
+    let reply = client
+        .complete(&request, client.key(&request), &Consent, &cancel)
+        .await?;
     Ok(dialect.decode(&reply.body, TEXT))
 }
 

@@ -80,7 +80,12 @@ async fn server(script: Script) -> ScriptedServer {
 async fn complete(client: &Client) -> Result<RawReply, CallError> {
     let cancel = CancellationToken::new();
     client
-        .complete(&request(), &Consent::default(), &cancel)
+        .complete(
+            &request(),
+            client.key(&request()),
+            &Consent::default(),
+            &cancel,
+        )
         .await
 }
 
@@ -195,7 +200,7 @@ async fn failures_that_pass() {
     let consent = Consent::default();
     let cancel = CancellationToken::new();
     let reply = client
-        .complete(&request(), &consent, &cancel)
+        .complete(&request(), client.key(&request()), &consent, &cancel)
         .await
         .expect("a reply");
     assert_eq!(reply.n_sendings as usize, n_plays);
@@ -240,7 +245,7 @@ async fn a_request_that_fails_where_others_do_not_is_its_own_fault() {
     // Alone or not, as the only request of a job or as its last.
     let ask = async || {
         let error = client
-            .complete(&poison, &Consent::default(), &cancel)
+            .complete(&poison, client.key(&poison), &Consent::default(), &cancel)
             .await
             .expect_err("it is poison");
         assert_eq!(error.class, FailureClass::ServerError);
@@ -372,9 +377,107 @@ async fn nothing_is_sent_after_cancelling() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let consent = Consent::default();
-    let ended = client.complete(&request(), &consent, &cancel).await;
+    let ended = client
+        .complete(&request(), client.key(&request()), &consent, &cancel)
+        .await;
     assert!(ended.is_err());
     assert_eq!(server.log().n_requests(), 0);
+}
+
+#[tokio::test]
+async fn after_a_refused_key_nobody_sends() {
+    let script: Script = Arc::new(|request| {
+        let (latency, play) = match request.number {
+            0 => (100, status(401, "wrong key")),
+            _ => (300, Play::Answer),
+        };
+        Play::After(Duration::from_millis(latency), Box::new(play))
+    });
+    let server = server(script).await;
+    let client = client(EndpointConfig {
+        concurrency: 2,
+        ..config(server.url())
+    });
+    let calls = (0..20).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { complete(&client).await })
+    });
+    let mut n_answered = 0;
+    for call in calls.collect::<Vec<_>>() {
+        match call.await.expect("no panic") {
+            Ok(_) => n_answered += 1,
+            Err(error) => assert_eq!(error.class, FailureClass::Authentication, "{error}"),
+        }
+    }
+    // What was in flight beside it is waited for.
+    assert_eq!((server.log().n_requests(), n_answered), (2, 1));
+    let error = complete(&client).await.expect_err("it is stopped");
+    assert!(error.message.contains("wrong key"), "{error}");
+    assert_eq!(server.log().n_requests(), 2);
+}
+
+/// Counts what it is asked; says once that its consent is too old.
+#[derive(Default)]
+struct Fickle {
+    n_asked: AtomicU32,
+    n_withdrawn: AtomicU32,
+}
+
+#[async_trait]
+impl Pace for Fickle {
+    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+        self.n_asked.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    async fn is_current(&self) -> bool {
+        self.n_asked.load(Ordering::Relaxed) > 1
+    }
+
+    async fn withdraw(&self) {
+        self.n_withdrawn.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn consent_comes_before_a_place_and_is_renewed_when_it_is_old() {
+    let script: Script = Arc::new(|request| match request.number {
+        0 => Play::After(Duration::from_millis(300), Box::new(Play::Answer)),
+        _ => Play::Answer,
+    });
+    let server = server(script).await;
+    let client = client(EndpointConfig {
+        concurrency: 1,
+        ..config(server.url())
+    });
+    let first = {
+        let client = client.clone();
+        tokio::spawn(async move { complete(&client).await })
+    };
+    while server.log().n_requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (consent, cancel) = (Fickle::default(), CancellationToken::new());
+    let request = request();
+    let mut second =
+        std::pin::pin!(client.complete(&request, client.key(&request), &consent, &cancel));
+    // All places are taken, and it has consent.
+    assert!(futures_poll(second.as_mut()).is_none());
+    assert_eq!(consent.n_asked.load(Ordering::Relaxed), 1);
+    assert_eq!(server.log().n_requests(), 1);
+    second.await.expect("a reply");
+    assert_eq!(consent.n_asked.load(Ordering::Relaxed), 2);
+    assert_eq!(consent.n_withdrawn.load(Ordering::Relaxed), 1);
+    assert_eq!(server.log().n_requests(), 2);
+    first.await.expect("no panic").expect("a reply");
+}
+
+fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ fn maybe(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, ModelError> {
     }
 }
 
-fn open_files(directory: &Path) -> Result<Vec<SafetensorsFile>, ModelError> {
+pub(crate) fn open_files(directory: &Path) -> Result<Vec<SafetensorsFile>, ModelError> {
     const INDEX: &str = "model.safetensors.index.json";
     let single = directory.join("model.safetensors");
     if single.exists() {

@@ -1,4 +1,5 @@
-//! Causal language models for scoring and training, in the directory layout of Hugging Face.
+//! Causal language models for scoring and training, and encoders of texts, in the directory layout of
+//! Hugging Face.
 //!
 //! Plain functions over token ids and slices: no async, nothing of the pipeline. A directory is
 //! opened (`config.json`, `tokenizer.json`, safetensors), checked, and yields the loss of every
@@ -8,11 +9,13 @@
 //! 2. [`ModelDirectory::memory`] says what a model will take, [`ModelDirectory::load`] reads it.
 //! 3. [`windows`] cuts token ids into the sequences of a unit and sums up their losses.
 //! 4. [`LanguageModel::losses`] gives the losses of a batch of sequences.
-//! 5. [`train`] makes new models, and continues given ones.
+//! 5. [`encoder`] gives vectors of texts.
+//! 6. [`train`] makes new models, and continues given ones.
 
 pub mod architecture;
 mod device;
 mod directory;
+pub mod encoder;
 mod error;
 mod forward;
 mod half;

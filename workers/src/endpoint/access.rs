@@ -77,15 +77,18 @@ impl Exchanges {
         output: &Output,
         identity: &EndpointIdentity,
     ) -> Result<Arc<Exchange>, Failure> {
-        let (number, settings) = self.settings_of(output).newest().await?;
+        let of_output = self.settings_of(output);
+        let (mut number, mut settings) = of_output.newest().await?;
         let hash = endpoint_hash(&identity.url, &identity.model);
         let place = (output.uri().to_owned(), identity.name.clone(), hash);
-        {
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((known, exchange)) = open.get(&place)
-                && *known == number
-            {
-                return Ok(Arc::clone(exchange));
+        if let Some(known) = self.known(&place, number) {
+            if !known.is_stopped() {
+                return Ok(known);
+            }
+            // A run that began since may have more money, or know of an account that has.
+            (number, settings) = of_output.look().await?;
+            if let Some(known) = self.known(&place, number) {
+                return Ok(known);
             }
         }
         let exchange = Arc::new(self.create(output, identity, &settings).await?);
@@ -102,6 +105,12 @@ impl Exchanges {
             })
             .or_insert_with(|| (number, Arc::clone(&exchange)));
         Ok(Arc::clone(&entry.1))
+    }
+
+    fn known(&self, place: &Place, number: u64) -> Option<Arc<Exchange>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, exchange) = open.get(place)?;
+        (*known == number).then(|| Arc::clone(exchange))
     }
 
     fn settings_of(&self, output: &Output) -> Arc<Settings> {

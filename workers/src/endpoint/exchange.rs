@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, Usage,
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::Output;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
+use super::ending::Ending;
 use super::noting::{Ended, Noting, NotingState};
 use super::process::ProcessIdentity;
 use super::purse::Purse;
@@ -25,9 +26,6 @@ use super::stored::{self, StoredReply};
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
 
-/// Requests are looked up, noted and reserved for ahead of those in flight, so that the store's
-/// time is not the server's: this part of the concurrency, at least a few.
-const AHEAD: usize = 4;
 /// Pause before a reply that somebody else waits for is looked for again.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The same, at most.
@@ -80,7 +78,6 @@ pub struct ExchangeParts {
 pub struct Exchange {
     parts: ExchangeParts,
     process: ProcessIdentity,
-    ahead: Arc<Semaphore>,
     /// What was sent is waited for, whatever becomes of the task that wanted it.
     sendings: TaskTracker,
 }
@@ -133,9 +130,7 @@ impl Exchange {
     /// An exchange of these parts.
     #[must_use]
     pub fn new(parts: ExchangeParts) -> Self {
-        let ahead = parts.concurrency + (parts.concurrency / 4).max(AHEAD);
         Self {
-            ahead: Arc::new(Semaphore::new(ahead)),
             process: ProcessIdentity::own(),
             sendings: TaskTracker::new(),
             parts,
@@ -146,6 +141,12 @@ impl Exchange {
     #[must_use]
     pub fn facts(&self) -> &EndpointFacts {
         &self.parts.facts
+    }
+
+    /// Whether nothing more is sent, for a reason that concerns every request.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.parts.client.stopped().is_some()
     }
 
     /// Requests in flight at most.
@@ -164,10 +165,11 @@ impl Exchange {
         request: CompletionRequest,
         cancel: &CancellationToken,
     ) -> Result<Answer, NoAnswer> {
-        let key = self.parts.client.key(&request).to_string();
+        let request_key = self.parts.client.key(&request);
+        let key = request_key.to_string();
         let request = Arc::new(request);
         let mut pause = LOOK_PAUSE_MIN;
-        let mut number = 0;
+        let (mut number, mut is_first) = (0, true);
         let output = &self.parts.output;
         loop {
             if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
@@ -179,7 +181,16 @@ impl Exchange {
             if cancel.is_cancelled() {
                 return Err(cancelled().into());
             }
-            match self.next_number(&key, number).await? {
+            if let Some(error) = self.parts.client.stopped() {
+                return Err(self.no_answer(error));
+            }
+            // Most requests are new. Should somebody have noted this one, creating the note tells.
+            let next = match is_first {
+                true => Ok(0),
+                false => self.next_number(&key, number).await?,
+            };
+            is_first = false;
+            match next {
                 Ok(free) => number = free,
                 Err(busy) => {
                     number = busy;
@@ -191,12 +202,7 @@ impl Exchange {
                     continue;
                 }
             }
-            let permit = tokio::select! {
-                permit = Arc::clone(&self.ahead).acquire_owned() => permit,
-                () = cancel.cancelled() => return Err(cancelled().into()),
-            };
             let Some(going) = self.parts.under_way.begin(&key) else {
-                drop(permit);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = cancel.cancelled() => return Err(cancelled().into()),
@@ -206,8 +212,10 @@ impl Exchange {
             let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
             let cancel = cancel.clone();
             let sending = self.sendings.spawn(async move {
-                let sent = this.send(&request, &key, number, &cancel).await;
-                drop((permit, going));
+                let sent = this
+                    .send(&request, request_key, &key, number, &cancel)
+                    .await;
+                drop(going);
                 sent
             });
             match sending.await {
@@ -230,16 +238,17 @@ impl Exchange {
     /// The number under which the request can be sent, or (as an error) that of a sending which may
     /// still be answered.
     async fn next_number(&self, key: &str, from: u32) -> Result<Result<u32, u32>, Failure> {
+        let parts = &self.parts;
         for number in from..SENDINGS_MAX {
-            match stored::sent(&self.parts.output, key, number).await? {
-                None => return Ok(Ok(number)),
-                Some(sent)
-                    if sent.may_be_answered(self.parts.clock.now_ms())
-                        && (sent.process != self.process || self.parts.under_way.has(key)) =>
-                {
-                    return Ok(Err(number));
-                }
-                Some(_) => {}
+            let Some(sent) = stored::sent(&parts.output, key, number).await? else {
+                return Ok(Ok(number));
+            };
+            let is_under_way = sent.process != self.process || parts.under_way.has(key);
+            if is_under_way
+                && sent.may_be_answered(parts.clock.now_ms())
+                && !stored::is_withdrawn(&parts.output, key, number).await?
+            {
+                return Ok(Err(number));
             }
         }
         Err(Failure::new(
@@ -255,6 +264,7 @@ impl Exchange {
     async fn send(
         &self,
         request: &CompletionRequest,
+        request_key: RequestKey,
         key: &str,
         number: u32,
         cancel: &CancellationToken,
@@ -269,36 +279,48 @@ impl Exchange {
             stage: &request.stage,
             estimate,
             pace_tokens: bound.prompt / BYTES_PER_TOKEN + bound.completion,
-            cancel,
+            ending: Ending {
+                cancel,
+                stop: parts.client.stop_token(),
+            },
             state: Mutex::new(NotingState {
                 number,
                 open: None,
+                refused: Vec::new(),
                 ended: None,
             }),
         };
-        let called = parts.client.complete(request, &noting, cancel).await;
-        let state = noting.state.into_inner();
+        let called = parts
+            .client
+            .complete(request, request_key, &noting, cancel)
+            .await;
+        let mut state = noting.state.lock().await;
         let reply = match called {
             Ok(reply) => reply,
             Err(error) => {
-                if let Some(open) = state.open {
+                if let Some(open) = state.open.take() {
+                    if !error.may_be_paid {
+                        state.refused.push(open.number);
+                    }
                     // An answer may be on its way to nobody.
-                    let spent = error.class.may_be_paid().then_some(estimate);
+                    let spent = error.may_be_paid.then_some(estimate);
                     let spent = spent.unwrap_or_default();
                     parts.purse.settle(open.reservation, spent).await;
                 }
-                return match state.ended {
-                    Some(Ended::Taken) => Ok(Sending::Taken),
-                    Some(Ended::Failed(failure)) => Err(failure.into()),
-                    None if cancel.is_cancelled() && error.status.is_none() => {
+                noting.take_back(&state.refused).await;
+                return match (state.ended.take(), parts.client.stopped()) {
+                    (Some(Ended::Taken), _) => Ok(Sending::Taken),
+                    (Some(Ended::Failed(_)), Some(stopped)) => Err(self.no_answer(stopped)),
+                    (Some(Ended::Failed(failure)), None) => Err(failure.into()),
+                    (None, None) if cancel.is_cancelled() && error.status.is_none() => {
                         Err(cancelled().into())
                     }
-                    None => Err(self.no_answer(&error)),
+                    (None, _) => Err(self.no_answer(&error)),
                 };
             }
         };
         let spent = self.cost_of(&reply.body, estimate);
-        let Some(open) = state.open else {
+        let Some(open) = state.open.take() else {
             let message = "a request was sent without a note, which is a bug of Gleaner";
             return Err(Failure::new(FailureKind::Permanent, message).into());
         };
@@ -333,6 +355,10 @@ impl Exchange {
     }
 
     fn no_answer(&self, error: &CallError) -> NoAnswer {
+        if error.class == FailureClass::BudgetSpent {
+            let failure = Failure::new(FailureKind::Budget, error.message.clone());
+            return NoAnswer::Task(failure);
+        }
         let name = &self.parts.facts.name;
         let message = format!("endpoint {name}: {error}");
         match error.class.action() {

@@ -43,10 +43,10 @@ pub async fn of_lease(
             .await
     })
     .await?;
-    let own = notes
-        .into_iter()
-        .flatten()
-        .filter(|sent| sent.lease == lease);
+    let withdrawn = stored::all_withdrawn(output).await?;
+    let own = notes.into_iter().flatten().filter(|sent| {
+        sent.lease == lease && !withdrawn.contains(&(sent.request.clone(), sent.number))
+    });
     let costs = Output::map_concurrently(own.collect(), READS, |sent: SentRequest| async move {
         let reply = stored::reply(output, &sent.request).await?;
         let known = reply.filter(|reply| reply.number == sent.number);
@@ -78,17 +78,16 @@ pub async fn without_reply(output: &Output) -> Result<Vec<SentRequest>, OutputEr
         .iter()
         .filter_map(|object| layout::parse_request(&object.path))
         .collect();
+    let withdrawn = stored::all_withdrawn(output).await?;
     let requests = output.list(layout::REQUESTS).await?;
-    let mut last: BTreeMap<&str, (u64, String)> = BTreeMap::new();
+    let mut last: BTreeMap<&str, (u32, String)> = BTreeMap::new();
     for object in &requests {
-        let Some(request) = layout::parse_request(&object.path) else {
+        let Some((request, number)) = layout::parse_sending(&object.path) else {
             continue;
         };
-        let number = object
-            .path
-            .rsplit_once('-')
-            .and_then(|(_, end)| end.strip_suffix(".json")?.parse().ok());
-        let number = number.unwrap_or(0);
+        if withdrawn.contains(&(request.to_owned(), number)) {
+            continue;
+        }
         let known = last.entry(request).or_insert((number, object.path.clone()));
         if number > known.0 {
             *known = (number, object.path.clone());

@@ -5,13 +5,19 @@
 //! 2. A reply under that key ends it: [`stored::reply`].
 //! 3. A part of the budget is reserved ([`purse`]), the pace is kept ([`shared_pace`]).
 //! 4. That the request is sent is noted ([`stored::note_sent`]): of several workers one sends.
-//! 5. The reply is stored as the server gave it, and only then looked at.
+//! 5. Only now it waits for a place among those in flight, so that the store's time is not the
+//!    server's; a note that waited too long, or in vain, is taken back.
+//! 6. The reply is stored as the server gave it, and only then looked at.
+//!
+//! Once the server has told any request what concerns all (a wrong key, a quota that is used up, an
+//! unknown model), or the budget has no room for one, no slot of the process sends another.
 //!
 //! A worker that is killed leaves notes without replies: those may be paid for. Whoever needs the
 //! answer waits until the sender cannot get it any more, and sends again under the next number.
 
 pub mod access;
 pub mod clock;
+pub mod ending;
 pub mod exchange;
 pub mod local;
 pub mod lost_requests;
@@ -23,3 +29,6 @@ pub mod shared_pace;
 pub mod spending;
 pub mod stored;
 pub mod under_way;
+
+#[cfg(test)]
+mod tests;

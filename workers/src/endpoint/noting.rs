@@ -4,16 +4,19 @@ use async_trait::async_trait;
 use gleaner_endpoint::{FailureClass, Pace};
 use gleaner_schemas::Failure;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
+use super::ending::Ending;
 use super::exchange::{ExchangeParts, cancelled};
 use super::process::ProcessIdentity;
 use super::purse::{PurseError, Reservation};
 use super::spending::Amounts;
 use super::stored::{self, SentRequest};
 
-/// Time for a reply to be stored, and for clocks that differ, before somebody else sends again.
-const SLACK_MS: i64 = 60_000;
+/// Time for a request to get its place, for a reply to be stored, and for clocks that differ, before
+/// somebody else sends again.
+const SLACK_MS: i64 = 90_000;
+/// The part of it that a request may wait for its place.
+pub(super) const WAITING_MS: i64 = 30_000;
 
 /// A sending that is noted and reserved for.
 pub(super) struct Open {
@@ -32,6 +35,8 @@ pub(super) struct NotingState {
     /// The next sending's.
     pub(super) number: u32,
     pub(super) open: Option<Open>,
+    /// Numbers of sendings that the server did nothing for.
+    pub(super) refused: Vec<u32>,
     pub(super) ended: Option<Ended>,
 }
 
@@ -45,7 +50,7 @@ pub(super) struct Noting<'a> {
     pub(super) estimate: Amounts,
     /// About its tokens, for rates, which need no upper bound.
     pub(super) pace_tokens: u64,
-    pub(super) cancel: &'a CancellationToken,
+    pub(super) ending: Ending<'a>,
     pub(super) state: Mutex<NotingState>,
 }
 
@@ -53,12 +58,19 @@ impl Noting<'_> {
     async fn note(&self, state: &mut NotingState) -> Result<(), Ended> {
         let parts = self.parts;
         let failed = |failure: Failure| Ended::Failed(failure);
-        let waited = parts.pace.wait(self.pace_tokens, self.cancel).await;
+        let waited = parts.pace.wait(self.pace_tokens, &self.ending).await;
         if !waited.map_err(|error| failed(error.into()))? {
             return Err(failed(cancelled()));
         }
-        let reserved = parts.purse.reserve(self.estimate, self.cancel).await;
-        let reservation = reserved.map_err(|error: PurseError| failed(error.into()))?;
+        let reserved = parts.purse.reserve(self.estimate, &self.ending).await;
+        let reservation = reserved.map_err(|error| {
+            if let PurseError::Spent(message) = &error {
+                parts
+                    .client
+                    .stop(FailureClass::BudgetSpent, message.clone());
+            }
+            failed(error.into())
+        })?;
         let now_ms = parts.clock.now_ms();
         let timeout_ms = i64::try_from(parts.request_timeout.as_millis()).unwrap_or(i64::MAX / 8);
         let sent = SentRequest {
@@ -70,7 +82,6 @@ impl Noting<'_> {
             lease: reservation.lease.clone(),
             estimate: self.estimate,
             sent_ms: now_ms,
-            // The reply has to be stored too, and clocks differ.
             until_ms: now_ms.saturating_add(timeout_ms).saturating_add(SLACK_MS),
             worker: parts.worker.clone(),
             process: self.process.clone(),
@@ -98,15 +109,30 @@ impl Noting<'_> {
     }
 }
 
+impl Noting<'_> {
+    /// Takes notes back, so that nobody waits for their replies or counts them as paid.
+    pub(super) async fn take_back(&self, numbers: &[u32]) {
+        for &number in numbers {
+            let taken_back = stored::withdraw(&self.parts.output, self.key, number).await;
+            if let Err(error) = taken_back {
+                // It counts as sent, and as possibly paid, until its time is over.
+                tracing::warn!(%error, request = self.key, "a request's note cannot be taken back");
+                return;
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Pace for Noting<'_> {
     async fn before(&self, previous: Option<FailureClass>) -> bool {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.take() {
-            let paid = previous.is_some_and(FailureClass::may_be_paid);
-            let spent = if paid {
+            let is_paid = previous.is_some_and(FailureClass::may_be_paid);
+            let spent = if is_paid {
                 self.estimate
             } else {
+                state.refused.push(open.number);
                 Amounts::default()
             };
             self.parts.purse.settle(open.reservation, spent).await;
@@ -118,5 +144,25 @@ impl Pace for Noting<'_> {
                 false
             }
         }
+    }
+
+    async fn is_current(&self) -> bool {
+        let state = self.state.lock().await;
+        state
+            .open
+            .as_ref()
+            .is_some_and(|open| self.parts.clock.now_ms().saturating_sub(open.sent_ms) < WAITING_MS)
+    }
+
+    async fn withdraw(&self) {
+        let mut state = self.state.lock().await;
+        let Some(open) = state.open.take() else {
+            return;
+        };
+        self.take_back(&[open.number]).await;
+        self.parts
+            .purse
+            .settle(open.reservation, Amounts::default())
+            .await;
     }
 }

@@ -10,10 +10,11 @@ use gleaner_storage::numbered::Numbered;
 use gleaner_storage::{Output, OutputError, layout};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::ending::Ending;
 use super::lost_requests;
+use super::noting::WAITING_MS;
 use super::spending::{Amounts, Lease, NoLease, Spending};
 use crate::entropy::Entropy;
 
@@ -159,7 +160,7 @@ impl Purse {
     pub async fn reserve(
         &self,
         need: Amounts,
-        cancel: &CancellationToken,
+        ending: &Ending<'_>,
     ) -> Result<Reservation, PurseError> {
         let mut held = self.held.lock().await;
         let timeout_ms = milliseconds(self.settings.request_timeout);
@@ -173,7 +174,7 @@ impl Purse {
                 )));
             }
             if let Some((lease, until_ms)) = &held.lease
-                && now_ms.saturating_add(timeout_ms) < *until_ms
+                && now_ms.saturating_add(timeout_ms + WAITING_MS) < *until_ms
                 && held.free.covers(need)
             {
                 let lease = lease.clone();
@@ -196,7 +197,7 @@ impl Purse {
                     }
                     tokio::select! {
                         () = tokio::time::sleep(HELD_PAUSE) => {}
-                        () = cancel.cancelled() => return Err(PurseError::Cancelled),
+                        () = ending.comes() => return Err(PurseError::Cancelled),
                     }
                     held = self.held.lock().await;
                 }
@@ -282,7 +283,8 @@ impl Purse {
         };
         let need_in_all = held.reserved + need;
         let wish = need.times(self.settings.concurrency.saturating_mul(REQUESTS_PER_SLOT));
-        let until_ms = now_ms.saturating_add(milliseconds(self.settings.request_timeout) * 3);
+        let timeout_ms = milliseconds(self.settings.request_timeout);
+        let until_ms = now_ms.saturating_add(timeout_ms * 3 + WAITING_MS);
         let lease = Lease {
             amounts: held.reserved + wish,
             worker: self.settings.worker.clone(),

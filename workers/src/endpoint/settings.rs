@@ -44,6 +44,15 @@ impl Settings {
         {
             return Ok((number, settings));
         }
+        self.look().await
+    }
+
+    /// The same, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::newest`].
+    pub async fn look(&self) -> Result<(u64, EndpointSettings), Failure> {
         let permanent = |message: String| Failure::new(FailureKind::Permanent, message);
         let Some((number, bytes)) = self.list.newest().await? else {
             return Err(permanent(

@@ -2,8 +2,13 @@
 //!
 //! Time is cut into windows, each with its share of the rates. A worker takes a part of the
 //! window's share by one change of a value in the store, and sends without asking until it is used
-//! up. Clocks of workers may differ: then their windows do, and each is kept all the same.
+//! up. Where a window is used up, it takes from the first later one that has room, and waits for
+//! that: whoever asks first comes first, and nobody waits for ever. A request that is larger than a
+//! window's tokens takes as many whole windows as it needs, at most those of a minute, which nobody
+//! else has touched. Clocks of workers may differ: then their windows do, and each is kept all the
+//! same.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +18,9 @@ use gleaner_storage::numbered::Numbered;
 use gleaner_storage::{Output, OutputError, layout};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::ending::Ending;
 use crate::entropy::Entropy;
 
 /// Length of a window where rates are high.
@@ -26,8 +31,10 @@ const WINDOW_LONG_MS: u64 = 60_000;
 const REQUESTS_FOR_SHORT: u64 = 120;
 /// A worker takes this part of a window at a time.
 const PARTS: u64 = 16;
-/// Another worker was faster, this often in a row.
-const CHANGES_MAX: u32 = 100;
+/// A minute.
+const MINUTE_MS: u64 = 60_000;
+/// Windows that are looked at for one with room: more than any number of workers takes ahead.
+const WINDOWS_MAX: u64 = 10_000;
 
 /// Rates per minute; without one there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,13 +64,20 @@ struct Taken {
     nonce: u64,
 }
 
-/// What this worker has of the window that it takes from.
-#[derive(Debug)]
+/// What this worker has of a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Held {
     window: u64,
-    list: Numbered,
     requests: u64,
     tokens: u64,
+}
+
+/// What this worker has, and the lists of the windows that it took from, so that they are not listed
+/// again.
+#[derive(Debug, Default)]
+struct Taking {
+    held: Held,
+    lists: BTreeMap<u64, Arc<Numbered>>,
 }
 
 /// Paces the requests of one worker process to one endpoint.
@@ -74,7 +88,7 @@ pub struct SharedPace {
     window_ms: u64,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
-    held: Mutex<Option<Held>>,
+    taking: Mutex<Taking>,
 }
 
 impl fmt::Debug for SharedPace {
@@ -104,89 +118,143 @@ impl SharedPace {
             window_ms: if is_slow { WINDOW_LONG_MS } else { WINDOW_MS },
             entropy,
             clock,
-            held: Mutex::new(None),
+            taking: Mutex::default(),
         }
     }
 
-    /// Waits until a request of about `tokens` may be sent. False if `cancel` was cancelled before.
+    /// Waits until a request of about `tokens` may be sent. False if `ending` comes before.
     ///
     /// # Errors
     ///
     /// Of the store.
-    pub async fn wait(&self, tokens: u64, cancel: &CancellationToken) -> Result<bool, OutputError> {
+    pub async fn wait(&self, tokens: u64, ending: &Ending<'_>) -> Result<bool, OutputError> {
         if self.rates == Rates::default() {
-            return Ok(!cancel.is_cancelled());
+            return Ok(!ending.is_there());
         }
-        let mut held = self.held.lock().await;
+        let mut taking = tokio::select! {
+            biased;
+            () = ending.comes() => return Ok(false),
+            taking = self.taking.lock() => taking,
+        };
         loop {
-            if cancel.is_cancelled() {
+            if ending.is_there() {
                 return Ok(false);
             }
             let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
-            let window = now_ms / self.window_ms;
-            let mut current = match held.take() {
-                Some(current) if current.window == window => current,
-                _ => Held {
-                    window,
-                    list: Numbered::new(self.output.clone(), layout::pace(&self.endpoint, window)),
-                    requests: 0,
-                    tokens: 0,
-                },
-            };
-            let has_requests = self.rates.requests.is_none() || current.requests > 0;
-            let has_tokens = self.rates.tokens.is_none() || current.tokens >= tokens;
-            let may_send = (has_requests && has_tokens) || self.take(&mut current, tokens).await?;
-            if may_send {
-                current.requests = current.requests.saturating_sub(1);
-                current.tokens = current.tokens.saturating_sub(tokens);
+            let now = now_ms / self.window_ms;
+            if taking.held.window < now || !self.is_enough(taking.held, tokens) {
+                taking.held = self.take(&mut taking, now, tokens).await?;
             }
-            *held = Some(current);
-            if may_send {
+            let held = &mut taking.held;
+            if held.window <= now {
+                held.requests = held.requests.saturating_sub(1);
+                held.tokens = held.tokens.saturating_sub(tokens);
                 return Ok(true);
             }
             N_WAITS.fetch_add(1, Ordering::Relaxed);
-            let rest_ms = self.window_ms - now_ms % self.window_ms;
-            // Workers that wait for the same window must not ask at the same moment.
-            let jitter_ms = self.entropy.next_u64() % (self.window_ms / 20);
+            let rest_ms = (held.window * self.window_ms).saturating_sub(now_ms);
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(rest_ms + jitter_ms)) => {}
-                () = cancel.cancelled() => return Ok(false),
+                () = tokio::time::sleep(Duration::from_millis(rest_ms)) => {}
+                () = ending.comes() => return Ok(false),
             }
         }
     }
 
     fn per_window(&self, rate: u64) -> u64 {
-        (rate.saturating_mul(self.window_ms) / 60_000).max(1)
+        (rate.saturating_mul(self.window_ms) / MINUTE_MS).max(1)
     }
 
-    /// Takes a part of the window that is enough for `tokens`. False if it is used up.
-    async fn take(&self, held: &mut Held, tokens: u64) -> Result<bool, OutputError> {
-        for _ in 0..CHANGES_MAX {
-            let newest = held.list.newest().await?;
+    fn is_enough(&self, held: Held, tokens: u64) -> bool {
+        let has_requests = self.rates.requests.is_none() || held.requests > 0;
+        let has_tokens = self.rates.tokens.is_none() || held.tokens >= tokens;
+        has_requests && has_tokens
+    }
+
+    /// Takes a part that is enough for `tokens` of the first window from `now` on that has it.
+    async fn take(&self, taking: &mut Taking, now: u64, tokens: u64) -> Result<Held, OutputError> {
+        taking.lists.retain(|window, _| *window >= now);
+        let held = taking.held;
+        let quota = self.rates.tokens.map(|rate| self.per_window(rate));
+        // As many whole windows as it needs; those after the first are left to it.
+        let n_windows = match quota {
+            Some(quota) if tokens > quota => tokens.div_ceil(quota).min(MINUTE_MS / self.window_ms),
+            _ => 1,
+        };
+        let is_large = quota.is_some_and(|quota| tokens > quota);
+        let mut first: Option<Held> = None;
+        let mut n_taken = 0;
+        for window in now..now + WINDOWS_MAX {
+            let mine = match first {
+                Some(_) => None,
+                None if held.window == window => Some(held),
+                None => Some(Held {
+                    window,
+                    requests: 0,
+                    tokens: 0,
+                }),
+            };
+            let list = taking.lists.entry(window).or_insert_with(|| {
+                let folder = layout::pace(&self.endpoint, window);
+                Arc::new(Numbered::new(self.output.clone(), folder))
+            });
+            let need = |taken: &Taken| match is_large {
+                true => self.whole_window(taken, mine.is_some()),
+                false => self.part(taken, mine.unwrap_or(held), tokens),
+            };
+            let Some((requests, more_tokens)) = self.change(list, need).await? else {
+                continue;
+            };
+            n_taken += 1;
+            if let Some(mut mine) = mine {
+                mine.requests += requests;
+                mine.tokens = if is_large {
+                    tokens
+                } else {
+                    mine.tokens + more_tokens
+                };
+                first = Some(mine);
+            }
+            if n_taken == n_windows {
+                break;
+            }
+        }
+        // Beyond all windows that are looked at there is nothing to wait for.
+        Ok(first.unwrap_or(Held {
+            window: now + WINDOWS_MAX,
+            requests: 1,
+            tokens,
+        }))
+    }
+
+    /// Adds what `need` says to what was taken of a window; `None` if there is not as much left.
+    async fn change(
+        &self,
+        list: &Numbered,
+        need: impl Fn(&Taken) -> Option<(u64, u64)>,
+    ) -> Result<Option<(u64, u64)>, OutputError> {
+        loop {
+            let newest = list.newest().await?;
             let mut taken: Taken = newest
                 .as_ref()
                 .and_then(|(_, bytes)| serde_json::from_slice(bytes).ok())
                 .unwrap_or_default();
-            let Some((requests, more_tokens)) = self.part(taken, held, tokens) else {
-                return Ok(false);
+            let Some((requests, tokens)) = need(&taken) else {
+                return Ok(None);
             };
             taken.requests += requests;
-            taken.tokens += more_tokens;
+            taken.tokens += tokens;
             taken.nonce = self.entropy.next_u64();
             let bytes = serde_json::to_vec(&taken).unwrap_or_default();
             let last = newest.map(|(number, _)| number);
-            if held.list.append(last, bytes.into()).await? {
-                held.requests += requests;
-                held.tokens += more_tokens;
-                return Ok(true);
+            // Whoever is faster takes something, so this ends with what there is.
+            if list.append(last, bytes.into()).await? {
+                return Ok(Some((requests, tokens)));
             }
         }
-        Ok(false)
     }
 
-    /// What to take so that one request may be sent; `None` if there is not as much left. A request
-    /// that is larger than a whole window gets one for itself.
-    fn part(&self, taken: Taken, held: &Held, tokens: u64) -> Option<(u64, u64)> {
+    /// Requests and tokens to take so that one request may be sent.
+    fn part(&self, taken: &Taken, held: Held, tokens: u64) -> Option<(u64, u64)> {
         let requests = match self.rates.requests {
             Some(rate) if held.requests == 0 => {
                 let quota = self.per_window(rate);
@@ -200,12 +268,23 @@ impl SharedPace {
                 let quota = self.per_window(rate);
                 let left = quota.saturating_sub(taken.tokens);
                 let need = tokens - held.tokens;
-                let fits = need <= left || taken.tokens == 0;
-                fits.then_some(need.max(left.min(quota / PARTS)))?
+                (need <= left).then_some(need.max(left.min(quota / PARTS)))?
             }
             _ => 0,
         };
         Some((requests, more_tokens))
+    }
+
+    /// All tokens of a window that nobody has taken any of, with one request if it is the window
+    /// that the request is sent in.
+    fn whole_window(&self, taken: &Taken, is_sent_in: bool) -> Option<(u64, u64)> {
+        let has_request = self
+            .rates
+            .requests
+            .is_none_or(|rate| taken.requests < self.per_window(rate));
+        let quota = self.rates.tokens.map(|rate| self.per_window(rate));
+        let is_free = taken.tokens == 0 && (has_request || !is_sent_in);
+        is_free.then_some((u64::from(is_sent_in), quota.unwrap_or(0)))
     }
 }
 
@@ -214,6 +293,7 @@ mod tests {
     use std::sync::atomic::AtomicI64;
 
     use gleaner_storage::Stores;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::entropy::SeededEntropy;
@@ -245,33 +325,43 @@ mod tests {
         ((0..n_workers).map(pace).collect(), clock)
     }
 
-    /// How many requests all workers may send in one window.
-    async fn sent_in_window(paces: &[SharedPace], tokens: u64) -> u64 {
+    /// A request of so many tokens by each worker in turn, until all wait: how many were sent. The time
+    /// stands still.
+    async fn sent_now(paces: &[SharedPace], tokens: u64) -> u64 {
         let mut n_sent = 0;
         for pace in paces {
-            loop {
-                let cancel = CancellationToken::new();
-                let waited = tokio::task::unconstrained(pace.wait(tokens, &cancel));
-                // The time stands still, so whoever has to wait waits for ever.
-                match futures::poll!(std::pin::pin!(waited)) {
-                    std::task::Poll::Ready(sent) => n_sent += u64::from(sent.expect("sent")),
-                    std::task::Poll::Pending => break,
-                }
+            while may_send(pace, tokens).await {
+                n_sent += 1;
             }
         }
         n_sent
+    }
+
+    async fn may_send(pace: &SharedPace, tokens: u64) -> bool {
+        let (cancel, stop) = (CancellationToken::new(), CancellationToken::new());
+        let ending = Ending {
+            cancel: &cancel,
+            stop: &stop,
+        };
+        let waited = tokio::task::unconstrained(pace.wait(tokens, &ending));
+        match futures::poll!(std::pin::pin!(waited)) {
+            std::task::Poll::Ready(sent) => sent.expect("the store answers"),
+            std::task::Poll::Pending => false,
+        }
+    }
+
+    fn go_to(clock: &SetClock, ms: u64) {
+        clock.0.store(ms as i64, Ordering::Relaxed);
     }
 
     #[tokio::test(start_paused = true)]
     async fn workers_share_the_rates() {
         let check = async |n_workers, requests, tokens, each, expected: [u64; 2]| {
             let (paces, clock) = paces(n_workers, Rates { requests, tokens });
-            for (window, expected) in (0..).zip(expected) {
-                clock
-                    .0
-                    .store(window * WINDOW_LONG_MS as i64, Ordering::Relaxed);
-                let found = sent_in_window(&paces, each).await;
-                assert_eq!(found, expected, "{requests:?} {tokens:?} window {window}");
+            for (minute, expected) in (0..).zip(expected) {
+                go_to(&clock, minute * MINUTE_MS);
+                let found = sent_now(&paces, each).await;
+                assert_eq!(found, expected, "{requests:?} {tokens:?} minute {minute}");
             }
         };
         // A sixth of a minute's requests.
@@ -280,7 +370,78 @@ mod tests {
         // So few that the window is a minute.
         check(3, Some(5), None, 1000, [5, 5]).await;
         check(3, None, Some(60_000), 100, [100, 100]).await;
-        // Larger than a window: one at a time.
-        check(3, None, Some(600), 5000, [1, 1]).await;
+    }
+
+    /// It takes whole windows for itself: as many as it needs, at most a minute.
+    #[tokio::test(start_paused = true)]
+    async fn requests_larger_than_a_window() {
+        let rates = Rates {
+            requests: None,
+            tokens: Some(600),
+        };
+        // Ten seconds have a hundred tokens.
+        let check = async |tokens, n_windows: u64| {
+            let (paces, clock) = paces(2, rates);
+            assert!(may_send(&paces[0], tokens).await, "{tokens}");
+            // The other one has its turn when those windows are over.
+            for window in 0..n_windows {
+                go_to(&clock, window * WINDOW_MS);
+                assert!(!may_send(&paces[1], 10).await, "{tokens} {window}");
+            }
+            go_to(&clock, n_windows * WINDOW_MS);
+            assert!(may_send(&paces[1], 10).await, "{tokens}");
+        };
+        check(101, 2).await;
+        check(300, 3).await;
+        check(600, 6).await;
+        check(5000, 6).await;
+    }
+
+    /// However much others send in between.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_request_has_its_turn_beside_small_ones() {
+        let rates = Rates {
+            requests: None,
+            tokens: Some(600),
+        };
+        let (paces, clock) = paces(3, rates);
+        let (large, small) = (&paces[0], &paces[1..]);
+        assert_eq!(sent_now(small, 10).await, 10);
+        let mut was_sent_in = None;
+        for window in 0..30 {
+            go_to(&clock, window * WINDOW_MS);
+            // Those who send little are faster each time.
+            let n_sent = sent_now(small, 10).await;
+            if was_sent_in.is_none() && may_send(large, 250).await {
+                was_sent_in = Some(window);
+                assert_eq!(n_sent, 0, "{window}");
+            }
+        }
+        assert!(was_sent_in.is_some_and(|it| it < 6), "{was_sent_in:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_woken_by_an_end() {
+        let rates = Rates {
+            requests: Some(5),
+            tokens: None,
+        };
+        let (paces, _) = paces(1, rates);
+        assert_eq!(sent_now(&paces, 1).await, 5);
+        let (cancel, stop) = (CancellationToken::new(), CancellationToken::new());
+        let ending = Ending {
+            cancel: &cancel,
+            stop: &stop,
+        };
+        // One holds the turn and waits for the next minute, the other waits for its turn.
+        let waits = async {
+            let (a, b) = tokio::join!(paces[0].wait(1, &ending), paces[0].wait(1, &ending));
+            (a.expect("no failure"), b.expect("no failure"))
+        };
+        let (waited, ()) = tokio::join!(waits, async {
+            tokio::task::yield_now().await;
+            stop.cancel();
+        });
+        assert_eq!(waited, (false, false));
     }
 }

@@ -4,6 +4,7 @@
 //! sends; the reply as the server gave it is stored before anybody looks into it, so that nothing
 //! that was paid for is lost to a mistake of ours.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -18,7 +19,7 @@ use gleaner_storage::{Created, Output, OutputError, layout};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessIdentity;
@@ -158,10 +159,18 @@ impl StoredReply {
         let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
             let schema = reply_schema();
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                .set_dictionary_enabled(false)
-                .build();
+            // A compressor takes more time to be set up than a column of one value is worth, and so
+            // do statistics: only texts are compressed.
+            let mut properties = WriterProperties::builder()
+                .set_compression(Compression::UNCOMPRESSED)
+                .set_statistics_enabled(EnabledStatistics::None)
+                .set_offset_index_disabled(true)
+                .set_dictionary_enabled(false);
+            for column in ["sent", "body"] {
+                let zstd = Compression::ZSTD(ZstdLevel::try_new(1)?);
+                properties = properties.set_column_compression(column.into(), zstd);
+            }
+            let properties = properties.build();
             let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
             writer.write(&batch)?;
             writer.into_inner()
@@ -304,6 +313,49 @@ pub async fn sent(
 ) -> Result<Option<SentRequest>, OutputError> {
     let key = layout::request(request, number);
     output.get_json(&key, "note of a request").await
+}
+
+/// Takes a note back: its request was not sent, or the server did nothing for it, and it is not going
+/// to be sent under this number.
+///
+/// Nothing is removed, so whoever reads numbers in turn finds no gap.
+///
+/// # Errors
+///
+/// Of the store. Then the note counts until its time is over.
+pub async fn withdraw(output: &Output, request: &str, number: u32) -> Result<(), OutputError> {
+    let key = layout::withdrawn(request, number);
+    output.create(&key, Bytes::from_static(b"{}\n")).await?;
+    Ok(())
+}
+
+/// Whether the note of the `number`th sending was taken back.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn is_withdrawn(
+    output: &Output,
+    request: &str,
+    number: u32,
+) -> Result<bool, OutputError> {
+    let key = layout::withdrawn(request, number);
+    Ok(output.get(&key).await?.is_some())
+}
+
+/// Requests and numbers of all notes that were taken back.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn all_withdrawn(output: &Output) -> Result<BTreeSet<(String, u32)>, OutputError> {
+    let objects = output.list(layout::WITHDRAWN).await?;
+    let sendings = objects
+        .iter()
+        .filter_map(|object| layout::parse_sending(&object.path));
+    Ok(sendings
+        .map(|(request, number)| (request.to_owned(), number))
+        .collect())
 }
 
 #[cfg(test)]

@@ -20,6 +20,20 @@ const TRIES: u16 = 2;
 /// Room for a reply that was cut off, times the first.
 const LARGER: u32 = 2;
 
+/// Bytes of text per token, where a server does not tell: English has about four. Budgets count more,
+/// since they must not be exceeded.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens of a prompt, about.
+fn prompt_tokens(rendered: &Rendered) -> u64 {
+    let bytes: usize = rendered
+        .messages
+        .iter()
+        .map(|message| message.content.len())
+        .sum();
+    bytes as u64 / BYTES_PER_TOKEN
+}
+
 /// Whom a question is for and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
@@ -98,9 +112,17 @@ impl Asker {
             };
             let body = &answer.stored.body;
             let usage = gleaner_endpoint::Usage::of_body(body);
-            made.prompt_tokens += usage.prompt_tokens.unwrap_or(0);
-            made.completion_tokens += usage.completion_tokens.unwrap_or(0);
-            let reply = match Reply::decode(body) {
+            let decoded = Reply::decode(body);
+            made.is_estimated |= usage.prompt_tokens.is_none() || usage.completion_tokens.is_none();
+            made.prompt_tokens += usage
+                .prompt_tokens
+                .unwrap_or_else(|| prompt_tokens(rendered));
+            made.completion_tokens += usage.completion_tokens.unwrap_or_else(|| {
+                let text = decoded.as_ref().map(|reply| reply.choice.text.len());
+                text.unwrap_or(0) as u64 / BYTES_PER_TOKEN
+            });
+            made.latency_ms = Some(answer.stored.latency_ms);
+            let reply = match decoded {
                 Ok(reply) => reply,
                 Err(error) => {
                     let is_again = matches!(

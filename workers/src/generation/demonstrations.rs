@@ -36,6 +36,33 @@ fn batch(pairs: &[(String, String, String)]) -> Result<RecordBatch, Failure> {
     RecordBatch::try_new(schema(), columns).map_err(arrow_failure)
 }
 
+/// Pairs as a table of this reduce.
+pub(super) fn batch_of(pairs: &[Demonstration]) -> Result<RecordBatch, Failure> {
+    let triples: Vec<_> = pairs
+        .iter()
+        .map(|it| (it.id.clone(), it.document.clone(), it.query.clone()))
+        .collect();
+    batch(&triples)
+}
+
+/// The pairs of such a table.
+pub(super) fn pairs_of(batches: &[RecordBatch]) -> Result<Vec<Demonstration>, Failure> {
+    let mut pairs = Vec::new();
+    for rows in batches {
+        let (ids, documents) = (texts(rows, DOC_ID)?, texts(rows, TEXT)?);
+        let queries = texts(rows, QUERY)?;
+        for row in 0..rows.num_rows() {
+            pairs.push(Demonstration {
+                id: ids.value(row).to_owned(),
+                document: documents.value(row).to_owned(),
+                query: queries.value(row).to_owned(),
+                label: None,
+            });
+        }
+    }
+    Ok(pairs)
+}
+
 /// The map.
 #[derive(Debug, Default)]
 pub(crate) struct DemonstrationsStage {
@@ -114,20 +141,7 @@ pub(crate) fn reduce(inputs: &mut dyn ReduceInputs) -> Result<RecordBatch, Failu
 /// The pairs, as a task is given them.
 pub(crate) fn load(side_inputs: &dyn SideInputs) -> Result<Vec<Demonstration>, Failure> {
     let derived = side_inputs.derived(DEMONSTRATIONS, "pairs", &mut |batches| {
-        let mut pairs = Vec::new();
-        for rows in batches {
-            let (ids, documents) = (texts(rows, DOC_ID)?, texts(rows, TEXT)?);
-            let queries = texts(rows, QUERY)?;
-            for row in 0..rows.num_rows() {
-                pairs.push(Demonstration {
-                    id: ids.value(row).to_owned(),
-                    document: documents.value(row).to_owned(),
-                    query: queries.value(row).to_owned(),
-                    label: None,
-                });
-            }
-        }
-        Ok(Derived::of_batches(Arc::new(pairs), batches))
+        Ok(Derived::of_batches(Arc::new(pairs_of(batches)?), batches))
     })?;
     let pairs = derived
         .value

@@ -19,7 +19,7 @@ use gleaner_schemas::{Failure, Lanes};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{FLAGS, JUDGED_GRADE, Lane, Status};
-use super::write_stage::{GRADE, QUERY_ID, SOURCE_FREQUENCIES, SOURCE_LENGTH, schema};
+use super::write_stage::{GRADE, QUERY_ID, SOURCE_FREQUENCIES, SOURCE_LENGTH, With, schema};
 use super::writing::Purpose;
 use crate::batch_columns::{arrow_failure, numbers, permanent, text_at, texts};
 use crate::stage::{Derived, Emit, MapContext, MapStage, SideInputs};
@@ -46,11 +46,18 @@ pub(crate) struct FilterTask {
     pub(crate) keep: Option<Keep>,
     /// Queries must find their document among so many.
     pub(crate) bm25_top_k: Option<u32>,
+    /// Whether rows tell the cosine of their text and what it was written for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) with_similarity: bool,
 }
 
 impl FilterTask {
     fn schema(&self) -> SchemaRef {
-        let written = schema(self.purpose, false);
+        let with = With {
+            source_terms: false,
+            similarity: self.with_similarity,
+        };
+        let written = schema(self.purpose, with);
         let mut fields: Vec<Field> = written
             .fields()
             .iter()
@@ -277,8 +284,12 @@ impl MapStage for FilterStage {
 }
 
 /// The columns that `filter` reads of what `write` wrote.
-pub(crate) fn columns(purpose: Purpose) -> Vec<String> {
-    let written = schema(purpose, false);
+pub(crate) fn columns(purpose: Purpose, with_similarity: bool) -> Vec<String> {
+    let with = With {
+        source_terms: false,
+        similarity: with_similarity,
+    };
+    let written = schema(purpose, with);
     written
         .fields()
         .iter()

@@ -7,6 +7,7 @@ use gleaner_generation::reply::parse_judgements;
 use gleaner_schemas::Failure;
 
 use super::asking::Read;
+use super::rows::Judged;
 use super::writing::{Item, Row, Writer};
 use crate::batch_columns::permanent;
 
@@ -53,6 +54,13 @@ impl Writer {
                     }
                 })
                 .await?;
+            if let Some(&first) = of_text.first() {
+                rows[first].judged = Judged {
+                    prompt_tokens: told.made.prompt_tokens,
+                    completion_tokens: told.made.completion_tokens,
+                    is_estimated: told.made.is_estimated,
+                };
+            }
             let grades = told.value.unwrap_or_default();
             for (&row, judged) in of_text.iter().zip(grades) {
                 let row = &mut rows[row];

@@ -224,6 +224,34 @@ pub struct DemonstrationsParam {
     /// Examples for each item.
     #[serde(default = "three")]
     pub count: u16,
+    /// Shows the same examples for all items: of several sets that under which a model finds real
+    /// queries likeliest (SPTAR); absent: other examples for each item. Of `synthetic_queries` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<SelectParam>,
+}
+
+/// How a set of few-shot examples is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelectParam {
+    /// Name of the endpoint whose model rates: it must tell log-probabilities of prompts; absent: the
+    /// one that writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Sets that are rated.
+    #[serde(default = "eight")]
+    pub sets: u16,
+    /// Pairs of the dataset whose queries are rated; they are never shown.
+    #[serde(default = "sixteen")]
+    pub held_out: u16,
+}
+
+fn eight() -> u16 {
+    8
+}
+
+fn sixteen() -> u16 {
+    16
 }
 
 fn three() -> u16 {

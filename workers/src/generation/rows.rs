@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int8Builder, ListBuilder, StringBuilder, UInt16Builder, UInt32Builder, UInt64Builder,
+    ArrayRef, BooleanBuilder, Int8Builder, ListBuilder, StringBuilder, UInt16Builder,
+    UInt32Builder, UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field};
 use gleaner_generation::Flags;
@@ -104,6 +105,18 @@ pub(crate) struct Made {
     pub(crate) completion_tokens: u64,
     /// Replies that were needed: 1, or 2 where the first could not be read.
     pub(crate) attempts: u16,
+    /// A server told no usage, or only a part: what is missing is estimated by the texts.
+    pub(crate) is_estimated: bool,
+    /// What the server took for the last reply.
+    pub(crate) latency_ms: Option<u64>,
+}
+
+/// What a judge took for the rows of one request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Judged {
+    pub(crate) prompt_tokens: u64,
+    pub(crate) completion_tokens: u64,
+    pub(crate) is_estimated: bool,
 }
 
 /// Columns in the making, in the order of [`fields`].
@@ -120,6 +133,10 @@ pub(crate) struct CommonRows {
     prompt_tokens: UInt32Builder,
     completion_tokens: UInt32Builder,
     attempts: UInt16Builder,
+    latency_ms: UInt64Builder,
+    judge_prompt_tokens: UInt32Builder,
+    judge_completion_tokens: UInt32Builder,
+    tokens_estimated: BooleanBuilder,
     input_file: StringBuilder,
     input_row: UInt64Builder,
 }
@@ -133,6 +150,8 @@ pub(crate) struct CommonRow<'a> {
     pub(crate) flags: Flags,
     pub(crate) lane: Lane,
     pub(crate) made: &'a Made,
+    /// What the judge took, on the first row of each of its requests.
+    pub(crate) judged: Judged,
     /// Tokens are counted on the first row of a completion, so that their sums are right.
     pub(crate) is_first_of_completion: bool,
     pub(crate) input_file: &'a str,
@@ -154,6 +173,10 @@ pub(crate) fn fields() -> Vec<Field> {
         Field::new("prompt_tokens", DataType::UInt32, false),
         Field::new("completion_tokens", DataType::UInt32, false),
         Field::new("attempts", DataType::UInt16, false),
+        Field::new("latency_ms", DataType::UInt64, true),
+        Field::new("judge_prompt_tokens", DataType::UInt32, false),
+        Field::new("judge_completion_tokens", DataType::UInt32, false),
+        Field::new("tokens_estimated", DataType::Boolean, false),
         text(INPUT_FILE, false),
         Field::new(INPUT_ROW, DataType::UInt64, false),
     ]
@@ -169,13 +192,13 @@ impl CommonRows {
     }
 
     pub(crate) fn push(&mut self, row: &CommonRow<'_>) {
+        let whole = |n_tokens: u64| u32::try_from(n_tokens).unwrap_or(u32::MAX);
         let tokens = |n_tokens: u64| {
-            let counted = if row.is_first_of_completion {
-                n_tokens
+            if row.is_first_of_completion {
+                whole(n_tokens)
             } else {
                 0
-            };
-            u32::try_from(counted).unwrap_or(u32::MAX)
+            }
         };
         self.judged_grade.append_option(row.judged_grade);
         self.status.append_value(row.status.as_str());
@@ -193,6 +216,15 @@ impl CommonRows {
         self.completion_tokens
             .append_value(tokens(row.made.completion_tokens));
         self.attempts.append_value(row.made.attempts);
+        let latency_ms = row.made.latency_ms.filter(|_| row.is_first_of_completion);
+        self.latency_ms.append_option(latency_ms);
+        self.judge_prompt_tokens
+            .append_value(whole(row.judged.prompt_tokens));
+        self.judge_completion_tokens
+            .append_value(whole(row.judged.completion_tokens));
+        let is_estimated = row.made.is_estimated && row.is_first_of_completion;
+        self.tokens_estimated
+            .append_value(is_estimated || row.judged.is_estimated);
         self.input_file.append_value(row.input_file);
         self.input_row.append_value(row.input_row);
     }
@@ -211,6 +243,10 @@ impl CommonRows {
             Arc::new(self.prompt_tokens.finish()),
             Arc::new(self.completion_tokens.finish()),
             Arc::new(self.attempts.finish()),
+            Arc::new(self.latency_ms.finish()),
+            Arc::new(self.judge_prompt_tokens.finish()),
+            Arc::new(self.judge_completion_tokens.finish()),
+            Arc::new(self.tokens_estimated.finish()),
             Arc::new(self.input_file.finish()),
             Arc::new(self.input_row.finish()),
         ]

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, Int8Builder, ListBuilder, RecordBatch, StringBuilder, UInt32Builder,
+    Array as _, ArrayRef, Float32Builder, Int8Builder, ListBuilder, RecordBatch, StringBuilder,
+    UInt32Builder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gleaner_generation::ids::sound_query_id;
+use gleaner_models::encoder::TextEncoder;
 use gleaner_schemas::columns::{
     DOC_ID, INPUT_FILE, INPUT_ROW, REASON, SOURCE, STATUS, TEXT, with_field_ids,
 };
@@ -17,6 +19,7 @@ use tokio::runtime::Handle;
 use super::asking::Untold;
 use super::in_order::{Bounds, InOrder};
 use super::rows::{self, CommonRow, CommonRows, Lane, Status};
+use super::similarity::{self, SIMILARITY};
 use super::writing::{Item, Purpose, Row, Writer, Written};
 use crate::batch_columns::{arrow_failure, numbers, text_at, text_views, texts};
 use crate::stage::{Emit, MapContext, MapStage};
@@ -42,8 +45,17 @@ const TEXT_COPIES: usize = 6;
 /// Rows of a batch that is handed on.
 const ROWS_PER_BATCH: usize = 1024;
 
+/// Columns that rows have where they are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct With {
+    /// How often the document has the terms of its query.
+    pub(crate) source_terms: bool,
+    /// The cosine of a text and what it was written for.
+    pub(crate) similarity: bool,
+}
+
 /// The columns of rows as `write` gives them.
-pub(crate) fn schema(purpose: Purpose, with_source_terms: bool) -> SchemaRef {
+pub(crate) fn schema(purpose: Purpose, with: With) -> SchemaRef {
     let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
     let grade = Field::new(GRADE, DataType::Int8, true);
     let mut fields = if purpose.is_queries() {
@@ -67,7 +79,10 @@ pub(crate) fn schema(purpose: Purpose, with_source_terms: bool) -> SchemaRef {
         ]
     };
     fields.extend(rows::fields());
-    if with_source_terms {
+    if with.similarity {
+        fields.push(Field::new(SIMILARITY, DataType::Float32, true));
+    }
+    if with.source_terms {
         fields.push(Field::new(SOURCE_LENGTH, DataType::UInt32, true));
         fields.push(Field::new_list(
             SOURCE_FREQUENCIES,
@@ -93,7 +108,8 @@ pub(crate) struct WriteStage {
     handle: Handle,
     source: ItemSource,
     schema: SchemaRef,
-    with_source_terms: bool,
+    with: With,
+    encoder: Option<Arc<TextEncoder>>,
     under_way: InOrder<Written>,
     batch: Batch,
     lanes: Lanes,
@@ -106,7 +122,8 @@ impl WriteStage {
     pub(crate) fn new(
         writer: Writer,
         source: ItemSource,
-        with_source_terms: bool,
+        with: With,
+        encoder: Option<Arc<TextEncoder>>,
         context: &MapContext<'_>,
     ) -> Self {
         let handle = context.endpoints.handle.clone();
@@ -117,12 +134,13 @@ impl WriteStage {
         };
         let slices = context.task.shard.slices.first();
         Self {
-            schema: schema(writer.purpose(), with_source_terms),
+            schema: schema(writer.purpose(), with),
             under_way: InOrder::new(handle.clone(), context.cancel.clone(), bounds),
             writer: Arc::new(writer),
             handle,
             source,
-            with_source_terms,
+            with,
+            encoder,
             batch: Batch::new(),
             lanes: Lanes::default(),
             input_file: slices.map_or_else(String::new, |slice| slice.file.name.clone()),
@@ -144,7 +162,12 @@ impl WriteStage {
     fn take(&mut self, written: &Written, emit: Emit<'_>) -> Result<(), Failure> {
         let lane = written.rows.iter().map(|row| row.lane).min();
         lane.unwrap_or(Lane::Failed).count(&mut self.lanes);
-        for row in &written.rows {
+        let similarities = match &self.encoder {
+            Some(encoder) => similarity::of_rows(encoder, written)?,
+            None => vec![None; written.rows.len()],
+        };
+        for (row, similarity) in written.rows.iter().zip(similarities) {
+            self.batch.similarity.append_option(similarity);
             self.batch.push(self.writer.purpose(), &written.item, row);
         }
         if self.batch.n_rows >= ROWS_PER_BATCH {
@@ -158,7 +181,7 @@ impl WriteStage {
             return Ok(());
         }
         let batch = std::mem::replace(&mut self.batch, Batch::new());
-        let columns = batch.finish(self.writer.purpose(), self.with_source_terms);
+        let columns = batch.finish(self.writer.purpose(), self.with);
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns);
         emit(rows.map_err(arrow_failure)?)
     }
@@ -269,6 +292,7 @@ struct Batch {
     grade: Int8Builder,
     text: StringBuilder,
     common: CommonRows,
+    similarity: Float32Builder,
     source_length: UInt32Builder,
     source_frequencies: ListBuilder<UInt32Builder>,
 }
@@ -286,6 +310,7 @@ impl Batch {
             grade: Int8Builder::new(),
             text: StringBuilder::new(),
             common: CommonRows::new(),
+            similarity: Float32Builder::new(),
             source_length: UInt32Builder::new(),
             source_frequencies: ListBuilder::new(UInt32Builder::new()).with_field(items),
         }
@@ -309,6 +334,7 @@ impl Batch {
             flags: row.flags,
             lane: row.lane,
             made: &row.made,
+            judged: row.judged,
             is_first_of_completion: row.is_first_of_completion,
             input_file: &item.input_file,
             input_row: item.input_row,
@@ -328,7 +354,7 @@ impl Batch {
         }
     }
 
-    fn finish(mut self, purpose: Purpose, with_source_terms: bool) -> Vec<ArrayRef> {
+    fn finish(mut self, purpose: Purpose, with: With) -> Vec<ArrayRef> {
         let id: ArrayRef = Arc::new(self.id.finish());
         let item_id: ArrayRef = Arc::new(self.item_id.finish());
         let source: ArrayRef = Arc::new(self.source.finish());
@@ -342,7 +368,10 @@ impl Batch {
             vec![item_id, id, item_text, source, label, grade, text]
         };
         columns.extend(self.common.finish());
-        if with_source_terms {
+        if with.similarity {
+            columns.push(Arc::new(self.similarity.finish()));
+        }
+        if with.source_terms {
             columns.push(Arc::new(self.source_length.finish()));
             columns.push(Arc::new(self.source_frequencies.finish()));
         }

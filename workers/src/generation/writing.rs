@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asker, Read, Told, Untold};
 use super::params::{EndpointIdentity, LongDocuments, PromptText, Sampling, ensemble};
-use super::rows::{Lane, Made, Status};
+use super::rows::{Judged, Lane, Made, Status};
 use super::source_terms::{SourceTerms, add_source_terms};
 use crate::batch_columns::permanent;
 use crate::endpoint::access::Endpoints;
@@ -111,6 +111,9 @@ pub(crate) struct WritingParams {
     pub(crate) judge: Option<JudgeTask>,
     /// Whether rows tell how often the document has the terms of its query.
     pub(crate) with_source_terms: bool,
+    /// Whether rows tell the cosine of their text and what it was written for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) with_similarity: bool,
 }
 
 /// A document or a query to write for.
@@ -142,6 +145,7 @@ pub(crate) struct Row {
     pub(crate) reason: Option<String>,
     pub(crate) flags: Flags,
     pub(crate) made: Arc<Made>,
+    pub(crate) judged: Judged,
     pub(crate) is_first_of_completion: bool,
     pub(crate) source_terms: Option<SourceTerms>,
 }
@@ -422,6 +426,7 @@ impl Writer {
                     lane: Lane::Ok,
                     reason: None,
                     made: Arc::clone(&made),
+                    judged: Judged::default(),
                     is_first_of_completion: false,
                     source_terms: None,
                 },
@@ -469,6 +474,7 @@ fn missing(made: &Arc<Made>, label: Option<String>, grade: Option<i8>, untold: &
         reason: Some(untold.reason.clone()),
         flags: Flags::NONE,
         made: Arc::clone(made),
+        judged: Judged::default(),
         is_first_of_completion: true,
         source_terms: None,
     }

@@ -91,6 +91,11 @@ pub struct DocumentsParams {
     /// A second model that grades the documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeParam>,
+    /// Directory of an encoder of BERT's kind (`config.json`, `tokenizer.json` or `vocab.txt`,
+    /// safetensors), whose cosines of texts and what they were written for are a column of the table
+    /// and are measured beside BM25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<String>,
 }
 
 /// Which documents stay.
@@ -119,7 +124,7 @@ impl StageKind for GradedDocumentsKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {
@@ -131,6 +136,15 @@ impl StageKind for GradedDocumentsKind {
         check_input(job, name, &params)?;
         check_document_bytes(job, name, params.document_bytes)?;
         check_demonstrations(job, name, params.demonstrations.as_ref())?;
+        if params
+            .demonstrations
+            .as_ref()
+            .is_some_and(|it| it.select.is_some())
+        {
+            let place = format!("stages.{name}.demonstrations.select");
+            let message = "examples are chosen by the losses of queries, in synthetic_queries only";
+            return Err(job.error_at(&place, message, None));
+        }
         params.sampling.check(job, name)?;
         if params.per_query == 0 || params.per_query > PER_QUERY_MAX {
             let message = format!("write a number from 1 to {PER_QUERY_MAX}");
@@ -243,6 +257,7 @@ impl GradedDocuments {
                 long_documents: params.long_documents,
                 judge: self.judge.clone(),
                 with_source_terms: false,
+                with_similarity: params.embeddings.is_some(),
             },
         }
     }
@@ -273,6 +288,7 @@ impl Stage for GradedDocuments {
         };
         let dataset = self.params.demonstrations.as_ref();
         needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
+        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
         needs
     }
 
@@ -286,7 +302,7 @@ impl Stage for GradedDocuments {
             .demonstrations
             .as_ref()
             .map(|it| it.dataset.as_str());
-        if let Some(step) = next_of_demonstrations(dataset, completed) {
+        if let Some(step) = next_of_demonstrations(dataset, None, completed) {
             return Ok(step);
         }
         if !completed.maps.contains_key(WRITE) {
@@ -294,7 +310,11 @@ impl Stage for GradedDocuments {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
-                side_inputs: write_side_inputs(dataset),
+                side_inputs: write_side_inputs(
+                    dataset.map(|_| DEMONSTRATIONS),
+                    self.params.embeddings.as_deref(),
+                    completed,
+                )?,
                 is_table: false,
             }));
         }
@@ -312,13 +332,14 @@ impl Stage for GradedDocuments {
             reject: self.params.filter.reject.clone(),
             keep: self.params.judge.as_ref().map(|judge| judge.keep),
             bm25_top_k: None,
+            with_similarity: self.params.embeddings.is_some(),
         };
         Ok(Step::Map(MapPhase {
             name: FILTER.to_owned(),
             params: json!(task),
             input: PhaseInput::Inner {
                 phase: WRITE.to_owned(),
-                columns: filter::columns(Purpose::Documents),
+                columns: filter::columns(Purpose::Documents, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
             side_inputs: vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))],

@@ -24,5 +24,9 @@ fn what_cannot_be_is_said() {
     check("endpoint: llm, input: x", "there is no stage `x`");
     check("endpoint: llm, queries: x", "there is no dataset `x`");
     check("endpoint: llm, queries: one, per_query: 0", "from 1 to");
+    check(
+        "endpoint: llm, queries: one, demonstrations: {dataset: one, select: {}}",
+        "in synthetic_queries only",
+    );
     check("endpoint: x, input: q", "there is no endpoint `x`");
 }

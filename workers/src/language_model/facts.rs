@@ -1,7 +1,9 @@
 //! What is known of a model before any task runs, and where its files are.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use gleaner_models::encoder::TextEncoder;
 use gleaner_models::{Architecture, ModelDirectory, ModelError, ModelErrorKind, Tokenizer};
 use gleaner_schemas::{ContentHash, Failure, FailureKind, SideInput, StoredFile};
 use gleaner_storage::table::BlockingIo;
@@ -22,6 +24,18 @@ const FILES: [&str; 5] = [
     "tokenizer_config.json",
 ];
 const WEIGHTS: &str = ".safetensors";
+/// The same of an encoder of texts.
+const ENCODER_FILES: [&str; 7] = [
+    "config.json",
+    "model.safetensors.index.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+];
+/// The folder in which sentence-transformers keep how vectors of tokens become one.
+const POOLING: &str = "1_Pooling";
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +170,62 @@ impl InspectedModel {
 ///
 /// Of the reads; permanent if it is no model that Gleaner can run.
 pub fn inspect(io: &BlockingIo, uri: &str) -> Result<InspectedModel, Failure> {
-    let files = files_of(io, uri)?;
+    let (hashed, path) = hashed(io, files_of(io, uri, &FILES)?)?;
+    let directory = ModelDirectory::open(&path).map_err(|error| of_place(&error, &path, uri))?;
+    let eos_id = directory.eos_id(None).ok();
+    let (architecture, tokenizer) = directory.into_parts();
+    Ok(InspectedModel {
+        facts: ModelFacts::new(hashed, &architecture, &tokenizer, eos_id),
+        architecture,
+        tokenizer,
+    })
+}
+
+/// Looks at an encoder of texts in a directory: it is loaded once, so that tasks need not find out
+/// that it is none.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub fn inspect_encoder(io: &BlockingIo, uri: &str) -> Result<ModelFacts, Failure> {
+    let mut files = files_of(io, uri, &ENCODER_FILES)?;
+    let folder = Output::open(&io.stores, uri)?;
+    let (_, pooling) = io.run(folder.children(POOLING))?;
+    let pooling = pooling
+        .into_iter()
+        .filter(|object| object.path.ends_with("config.json"));
+    files.extend(pooling.map(|object| {
+        let uri = folder.uri_of(&object.path);
+        (object.path, uri)
+    }));
+    let (hashed, path) = hashed(io, files)?;
+    let encoder = TextEncoder::open(&path).map_err(|error| of_place(&error, &path, uri))?;
+    let config = encoder.config();
+    Ok(ModelFacts {
+        files: hashed,
+        architecture: "encoder".to_owned(),
+        n_parameters: encoder.bytes() / 4,
+        context: config.n_tokens_max as u64,
+        vocabulary: config.vocab_size as u64,
+        n_layers: config.n_layers as u64,
+        hidden_size: config.n_dimensions as u64,
+        tokenizer: encoder.tokenizer().fingerprint().to_owned(),
+        eos_id: None,
+    })
+}
+
+/// The failure of an error about `path`, a directory of links; the user knows the other one.
+fn of_place(error: &ModelError, path: &Path, uri: &str) -> Failure {
+    let failure = failure_of(error);
+    let message = failure.message.replace(&path.display().to_string(), uri);
+    Failure::new(failure.kind, message)
+}
+
+/// Names, places and hashes of files, and a local directory of them.
+fn hashed(
+    io: &BlockingIo,
+    files: Vec<(String, String)>,
+) -> Result<(Vec<ModelFile>, PathBuf), Failure> {
     let copies = LocalCopies::from_env();
     let mut hashed = Vec::new();
     for (name, uri) in files {
@@ -181,27 +250,15 @@ pub fn inspect(io: &BlockingIo, uri: &str) -> Result<InspectedModel, Failure> {
         .map(|input| (input.name.as_str(), input))
         .collect();
     let path = copies.directory(io, &named)?;
-    let directory = ModelDirectory::open(&path).map_err(|error| {
-        // The directory that was opened is one of links; the user knows the other one.
-        let failure = failure_of(&error);
-        let message = failure.message.replace(&path.display().to_string(), uri);
-        Failure::new(failure.kind, message)
-    })?;
-    let eos_id = directory.eos_id(None).ok();
-    let (architecture, tokenizer) = directory.into_parts();
-    Ok(InspectedModel {
-        facts: ModelFacts::new(hashed, &architecture, &tokenizer, eos_id),
-        architecture,
-        tokenizer,
-    })
+    Ok((hashed, path))
 }
 
-fn files_of(io: &BlockingIo, uri: &str) -> Result<Vec<(String, String)>, Failure> {
+fn files_of(io: &BlockingIo, uri: &str, known: &[&str]) -> Result<Vec<(String, String)>, Failure> {
     let folder = Output::open(&io.stores, uri)?;
     let (_, objects) = io.run(folder.children(""))?;
     let files: Vec<(String, String)> = objects
         .into_iter()
-        .filter(|object| FILES.contains(&object.path.as_str()) || object.path.ends_with(WEIGHTS))
+        .filter(|object| known.contains(&object.path.as_str()) || object.path.ends_with(WEIGHTS))
         .map(|object| {
             let uri = folder.uri_of(&object.path);
             (object.path, uri)

@@ -4,6 +4,7 @@ mod facts;
 mod loaded;
 
 pub(crate) use facts::failure_kind;
-pub use facts::{InspectedModel, ModelFacts, ModelFile, ModelPlace, inspect};
+pub(crate) use facts::failure_of;
+pub use facts::{InspectedModel, ModelFacts, ModelFile, ModelPlace, inspect, inspect_encoder};
 pub use loaded::{Device, Dtype, check_accelerator};
 pub(crate) use loaded::{LoadedModel, load, load_options, told_of};

@@ -11,14 +11,14 @@
 
 mod agreement;
 mod before;
-mod model_param;
+pub(crate) mod model_param;
 mod params;
 mod rows;
 mod score;
 mod score_served;
 mod scorer;
 mod sequences;
-mod server;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 

@@ -25,9 +25,9 @@ const OUT_OF_STEP: &str = "it lists other tokens than those of the prompt, so th
 
 /// A server's model. Shared by the documents that are under way.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Name of the model in the stage.
-    pub(super) name: String,
+    pub(crate) name: String,
     exchange: Arc<Exchange>,
     model: Option<String>,
     log_probabilities: LogProbabilities,
@@ -39,7 +39,7 @@ pub(super) struct Server {
 
 /// What a server tells of a text.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// The predicted tokens.
     Tokens(Vec<PromptToken>),
     /// The text does not fit into the model's context, or its reply into an answer.
@@ -49,7 +49,7 @@ pub(super) enum Told {
 }
 
 impl Server {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         served: &ServedModel,
         eos: Option<&str>,
@@ -68,17 +68,17 @@ impl Server {
     }
 
     /// Requests in flight at most.
-    pub(super) fn concurrency(&self) -> usize {
+    pub(crate) fn concurrency(&self) -> usize {
         self.exchange.concurrency()
     }
 
     /// Settles with the budget.
-    pub(super) async fn settle(&self) -> Result<(), Failure> {
+    pub(crate) async fn settle(&self) -> Result<(), Failure> {
         self.exchange.settle().await
     }
 
     /// The predicted tokens of a text.
-    pub(super) async fn ask(&self, text: &str) -> Result<Told, Failure> {
+    pub(crate) async fn ask(&self, text: &str) -> Result<Told, Failure> {
         let find = || self.find_dialect();
         let dialect = *self.dialect.get_or_try_init(find).await?;
         let eos = self.eos.as_deref();

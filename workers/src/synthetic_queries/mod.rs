@@ -26,11 +26,15 @@ use self::ranks::{CountTerms, QUERIES, RankDocuments, RankTask, STATISTICS};
 use crate::batch_columns::permanent;
 use crate::generation::duplicates;
 use crate::generation::estimate::{ItemRequests, for_items};
+use crate::generation::example_sets::{self, EXAMPLES, RATE_EXAMPLES, RateExamples, RateTask};
 use crate::generation::filter::{self, DUPLICATES, FilterStage, FilterTask, RANKS};
 use crate::generation::params::{EndpointIdentity, PromptText, endpoint, prompts};
-use crate::generation::write_stage::{ItemSource, QUERY, QUERY_ID, WriteStage};
+use crate::generation::similarity::{self, ENCODER};
+use crate::generation::write_stage::{ItemSource, QUERY, QUERY_ID, With, WriteStage};
 use crate::generation::writing::{JudgeTask, ScaleText, Writer, WritingParams};
 use crate::generation::{DEMONSTRATIONS, DemonstrationsStage, load, reduce_demonstrations};
+use crate::loss_reduction::LogProbabilities;
+use crate::loss_reduction::model_param::ServedModel;
 use crate::stage::{
     Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
     PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
@@ -57,7 +61,7 @@ impl StageKind for SyntheticQueriesKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {
@@ -72,12 +76,14 @@ impl StageKind for SyntheticQueriesKind {
             Some(judge) => Some(judge_task(job, name, judge)?),
             None => None,
         };
+        let rating = rating(job, name, &params)?;
         let kind = params.prompt_kind();
         Ok(Arc::new(SyntheticQueries {
             prompts: prompts(job, name, "prompts", kind, &params.prompts)?,
             scale: ScaleText::of(&scale),
             endpoint: writer,
             judge,
+            rating,
             params,
         }))
     }
@@ -85,6 +91,28 @@ impl StageKind for SyntheticQueriesKind {
     fn open(&self, context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
         open(context)
     }
+}
+
+/// How the stage chooses few-shot examples, if it does.
+fn rating(job: &Job, name: &str, params: &QueriesParams) -> Result<Option<RateTask>, JobError> {
+    let Some(demonstrations) = &params.demonstrations else {
+        return Ok(None);
+    };
+    let Some(select) = &demonstrations.select else {
+        return Ok(None);
+    };
+    let named = select.endpoint.as_ref().unwrap_or(&params.endpoint);
+    Ok(Some(RateTask {
+        server: ServedModel {
+            endpoint: endpoint(job, name, "demonstrations.select.endpoint", named)?,
+            model: None,
+            log_probabilities: LogProbabilities::Auto,
+        },
+        sets: select.sets,
+        held_out: select.held_out,
+        count: demonstrations.count,
+        seed: params.seed,
+    }))
 }
 
 /// The judge that a stage names.
@@ -113,6 +141,10 @@ fn task_params<'a, T: Deserialize<'a>>(context: &MapContext<'a>) -> Result<T, Fa
 pub(crate) fn open(context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
     match context.phase {
         DEMONSTRATIONS => Ok(Box::new(DemonstrationsStage::default())),
+        RATE_EXAMPLES => {
+            let task: RateTask = task_params(context)?;
+            Ok(Box::new(RateExamples::new(&task, context)?))
+        }
         WRITE => {
             let params: WriteTask = task_params(context)?;
             let demonstrations = if params.writing.n_demonstrations > 0 {
@@ -120,7 +152,14 @@ pub(crate) fn open(context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failur
             } else {
                 Vec::new()
             };
-            let with_source_terms = params.writing.with_source_terms;
+            let with = With {
+                source_terms: params.writing.with_source_terms,
+                similarity: params.writing.with_similarity,
+            };
+            let encoder = match with.similarity {
+                true => Some(similarity::load(context.side_inputs)?),
+                false => None,
+            };
             let source = if params.reads_queries {
                 ItemSource::Queries
             } else {
@@ -133,10 +172,7 @@ pub(crate) fn open(context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failur
                 &context.cancel,
             )?;
             Ok(Box::new(WriteStage::new(
-                writer,
-                source,
-                with_source_terms,
-                context,
+                writer, source, with, encoder, context,
             )))
         }
         COUNT_TERMS => Ok(Box::new(CountTerms::new(context)?)),
@@ -168,6 +204,8 @@ struct SyntheticQueries {
     endpoint: EndpointIdentity,
     prompts: Vec<PromptText>,
     judge: Option<JudgeTask>,
+    /// How few-shot examples are chosen, where they are the same for all.
+    rating: Option<RateTask>,
 }
 
 impl SyntheticQueries {
@@ -199,6 +237,7 @@ impl SyntheticQueries {
                 long_documents: params.long_documents,
                 judge: self.judge.clone(),
                 with_source_terms: params.filter.bm25_top_k.is_some(),
+                with_similarity: params.embeddings.is_some(),
             },
         }
     }
@@ -265,9 +304,11 @@ pub(crate) fn reduce(name: &str, input: &str, side_inputs: Vec<(String, SideTabl
 /// What comes before `write`, where there are demonstrations.
 pub(crate) fn next_of_demonstrations(
     dataset: Option<&str>,
+    rating: Option<&RateTask>,
     completed: &Completed<'_>,
 ) -> Option<Step> {
     let dataset = dataset?;
+    let pairs = || vec![(DEMONSTRATIONS.to_owned(), of_reduce(DEMONSTRATIONS))];
     if !completed.maps.contains_key(DEMONSTRATIONS) {
         return Some(Step::Map(MapPhase {
             name: DEMONSTRATIONS.to_owned(),
@@ -280,14 +321,56 @@ pub(crate) fn next_of_demonstrations(
             is_table: false,
         }));
     }
-    let is_reduced = completed.reduces.contains_key(DEMONSTRATIONS);
-    (!is_reduced).then(|| reduce(DEMONSTRATIONS, DEMONSTRATIONS, Vec::new()))
+    if !completed.reduces.contains_key(DEMONSTRATIONS) {
+        return Some(reduce(DEMONSTRATIONS, DEMONSTRATIONS, Vec::new()));
+    }
+    let rating = rating?;
+    if !completed.maps.contains_key(RATE_EXAMPLES) {
+        return Some(Step::Map(MapPhase {
+            name: RATE_EXAMPLES.to_owned(),
+            params: json!(rating),
+            input: PhaseInput::Documents {
+                from: DocumentSource::Dataset(dataset.to_owned()),
+                sample: None,
+            },
+            side_inputs: pairs(),
+            is_table: false,
+        }));
+    }
+    let is_chosen = completed.reduces.contains_key(EXAMPLES);
+    (!is_chosen).then(|| reduce(EXAMPLES, RATE_EXAMPLES, pairs()))
 }
 
-/// The side inputs of `write`.
-pub(crate) fn write_side_inputs(dataset: Option<&str>) -> Vec<(String, SideTable)> {
-    let table = dataset.map(|_| (DEMONSTRATIONS.to_owned(), of_reduce(DEMONSTRATIONS)));
-    table.into_iter().collect()
+/// The side inputs of `write`: pairs to show, and the files of an encoder.
+pub(crate) fn write_side_inputs(
+    pairs: Option<&str>,
+    encoder: Option<&str>,
+    completed: &Completed<'_>,
+) -> Result<Vec<(String, SideTable)>, Failure> {
+    let table = pairs.map(|reduce| (DEMONSTRATIONS.to_owned(), of_reduce(reduce)));
+    let mut side_inputs: Vec<_> = table.into_iter().collect();
+    if let Some(text) = encoder {
+        let facts = completed.models.get(text);
+        let facts = facts.ok_or_else(|| permanent(format!("the encoder {text} is not there")))?;
+        side_inputs.extend(facts.side_inputs(ENCODER));
+    }
+    Ok(side_inputs)
+}
+
+/// A sentence about the set of examples that was chosen.
+fn note_of_examples(completed: &Completed<'_>) -> Option<String> {
+    let facts = &completed.reduces.get(EXAMPLES)?.facts;
+    let losses = facts.get("mean_losses")?.as_array()?;
+    let losses: Vec<f64> = losses.iter().filter_map(Value::as_f64).collect();
+    let set = usize::try_from(facts.get("set")?.as_u64()?).ok()?;
+    let worst = losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Some(format!(
+        "of {} sets of examples number {set} was taken: {} held-out queries have a mean loss of {:.3} \
+         nats per token behind it, and of {worst:.3} behind the worst",
+        losses.len(),
+        facts.get("held_out")?,
+        losses.get(set)?
+    ))
 }
 
 /// Sentences about what was found.
@@ -297,12 +380,13 @@ pub(crate) fn notes(completed: &Completed<'_>) -> Vec<String> {
         .get(DUPLICATES)
         .map(|result| &result.facts);
     let with_near = facts.and_then(|facts| facts.get("with_near")?.as_bool());
+    let mut notes: Vec<String> = note_of_examples(completed).into_iter().collect();
     if with_near == Some(false) {
-        return vec![
+        notes.push(
             "too many texts to compare for near duplicates: only equal ones were found".to_owned(),
-        ];
+        );
     }
-    Vec::new()
+    notes
 }
 
 impl Stage for SyntheticQueries {
@@ -311,7 +395,7 @@ impl Stage for SyntheticQueries {
     }
 
     fn resource_of(&self, phase: &str) -> Resource {
-        if phase == WRITE {
+        if phase == WRITE || phase == RATE_EXAMPLES {
             Resource::Network
         } else {
             Resource::Cpu
@@ -329,6 +413,7 @@ impl Stage for SyntheticQueries {
         };
         let dataset = self.params.demonstrations.as_ref();
         needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
+        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
         needs
     }
 
@@ -342,7 +427,7 @@ impl Stage for SyntheticQueries {
             .demonstrations
             .as_ref()
             .map(|it| it.dataset.as_str());
-        if let Some(step) = next_of_demonstrations(dataset, completed) {
+        if let Some(step) = next_of_demonstrations(dataset, self.rating.as_ref(), completed) {
             return Ok(step);
         }
         if !completed.maps.contains_key(WRITE) {
@@ -350,7 +435,14 @@ impl Stage for SyntheticQueries {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
-                side_inputs: write_side_inputs(dataset),
+                side_inputs: write_side_inputs(
+                    dataset.map(|_| match self.rating {
+                        Some(_) => EXAMPLES,
+                        None => DEMONSTRATIONS,
+                    }),
+                    self.params.embeddings.as_deref(),
+                    completed,
+                )?,
                 is_table: false,
             }));
         }
@@ -372,6 +464,7 @@ impl Stage for SyntheticQueries {
             reject: self.params.filter.reject.clone(),
             keep: self.params.judge.as_ref().map(|judge| judge.keep),
             bm25_top_k: self.params.filter.bm25_top_k,
+            with_similarity: self.params.embeddings.is_some(),
         };
         let mut side_inputs = vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))];
         if task.bm25_top_k.is_some() {
@@ -382,7 +475,7 @@ impl Stage for SyntheticQueries {
             params: json!(task),
             input: PhaseInput::Inner {
                 phase: WRITE.to_owned(),
-                columns: filter::columns(purpose),
+                columns: filter::columns(purpose, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
             side_inputs,
@@ -417,6 +510,11 @@ impl Stage for SyntheticQueries {
     ) -> Result<ReduceOutput, Failure> {
         let (table, facts) = match phase.name.as_str() {
             DEMONSTRATIONS => (reduce_demonstrations(inputs)?, json!({})),
+            EXAMPLES => {
+                let task = self.rating.as_ref();
+                let task = task.ok_or_else(|| permanent("no examples are to be chosen"))?;
+                example_sets::choose(task, inputs)?
+            }
             DUPLICATES => {
                 let (table, with_near) = duplicates::find(inputs, WRITE, QUERY_ID, QUERY)?;
                 (table, json!({ "with_near": with_near }))

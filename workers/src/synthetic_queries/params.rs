@@ -100,6 +100,11 @@ pub struct QueriesParams {
     /// A second model that grades the queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeParam>,
+    /// Directory of an encoder of BERT's kind (`config.json`, `tokenizer.json` or `vocab.txt`,
+    /// safetensors), whose cosines of texts and what they were written for are a column of the table
+    /// and are measured beside BM25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<String>,
 }
 
 pub(crate) fn trec() -> GradesParam {
@@ -221,6 +226,15 @@ pub(crate) fn check_demonstrations(
     if usize::from(demonstrations.count) > DEMONSTRATIONS_MAX || demonstrations.count == 0 {
         let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
         return Err(job.error_at(&place("count"), message, None));
+    }
+    if let Some(select) = &demonstrations.select {
+        let range = 1..=DEMONSTRATIONS_MAX;
+        for (key, value) in [("sets", select.sets), ("held_out", select.held_out)] {
+            if !range.contains(&usize::from(value)) {
+                let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
+                return Err(job.error_at(&place(&format!("select.{key}")), message, None));
+            }
+        }
     }
     Ok(())
 }

@@ -40,6 +40,12 @@ fn what_cannot_be_is_said() {
         "endpoint: llm, demonstrations: {dataset: one, count: 0}",
         "from 1 to",
     );
+    let select =
+        |select: &str| format!("endpoint: llm, demonstrations: {{dataset: one, select: {select}}}");
+    check(&select("{}"), "fine");
+    check(&select("{sets: 0}"), "from 1 to");
+    check(&select("{held_out: 33}"), "from 1 to");
+    check(&select("{endpoint: x}"), "there is no endpoint `x`");
     check("endpoint: llm, sampling: {temperature: 3}", "a temperature");
     check(
         "endpoint: llm, sampling: {extra: {model: x}}",

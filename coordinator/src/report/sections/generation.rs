@@ -1,35 +1,31 @@
 //! What language-model servers wrote: synthetic queries and graded documents. How many of each
 //! label came out, how long, why others did not, what it took; and the measures of the summary.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use gleaner_workers::stage::CompletedStage;
 use serde::Serialize;
 
-use super::generation_measures;
+use super::generation_measures::Measures;
+use super::operation::Operation;
 use super::{Section, numbers};
 use crate::report::html::{Cell, Table, number, optional, whole};
 use crate::report::input::{Input, count, float, text};
 use crate::run_error::RunError;
 use crate::sql::quote_name;
-use crate::summary::{self, GenerationSummary};
 
 /// Labels, statuses and grades that are shown.
 const GROUPS_MAX: usize = 40;
 /// Reasons that are shown.
 const REASONS_MAX: usize = 20;
-/// Columns without which nothing is measured.
-const MEASURED: [&str; 6] = [
-    "query_id",
-    "doc_id",
-    "query",
-    "judged_grade",
-    "attempts",
-    "completion_tokens",
-];
 /// Columns of what it took, where a table has them: their sums are shown.
-const COSTS: [&str; 2] = ["prompt_tokens", "completion_tokens"];
+const COSTS: [&str; 8] = [
+    "prompt_tokens",
+    "completion_tokens",
+    "judge_prompt_tokens",
+    "judge_completion_tokens",
+    "total_tokens",
+    "cost",
+    "attempts",
+    "seconds",
+];
 
 /// The kinds of stages that this is about, what a row of them is called, and which columns hold
 /// what was written.
@@ -47,8 +43,10 @@ struct Generated {
     length_of: Option<String>,
     failures: Vec<Reason>,
     costs: Vec<(String, f64)>,
-    /// What the summary of a run measures; nothing where texts cannot be read any more.
-    measures: Option<GenerationSummary>,
+    /// What it took and how requests fared, of tables that tell.
+    operation: Option<Operation>,
+    /// How far it can be trusted, where the texts that it was made of can be read.
+    measures: Option<Measures>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,7 +76,7 @@ struct Reason {
 pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
     let mut sections = Vec::new();
     for (kind, title, texts) in KINDS {
-        for (name, _) in input.stages_of(kind) {
+        for (name, stage) in input.stages_of(kind) {
             let length_of = input.columns_of(name, &texts).first().copied();
             let found = Generated {
                 by_label: by_label(input, name).await?,
@@ -89,7 +87,8 @@ pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
                 length_of: length_of.map(str::to_owned),
                 failures: failures(input, name).await?,
                 costs: costs(input, name).await?,
-                measures: measures(input, name).await,
+                operation: Operation::gather(input, name, stage).await?,
+                measures: Measures::gather(input, name, stage).await,
             };
             sections.push(Section {
                 name: "generation",
@@ -101,31 +100,6 @@ pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
         }
     }
     Ok(sections)
-}
-
-/// A version may be older than its corpus: what it takes the texts of the corpus for is left out
-/// then.
-async fn measures(input: &Input, name: &str) -> Option<GenerationSummary> {
-    if input.columns_of(name, &MEASURED).len() < MEASURED.len() {
-        return None;
-    }
-    let version = input.version();
-    let (stage, table) = (version.stages.get(name)?, version.tables.get(name)?);
-    let completed = CompletedStage {
-        kind: stage.kind.clone(),
-        params: stage.params.clone(),
-        schema: Arc::new(table.schema.clone()),
-        facts: stage.facts.clone(),
-        tables: BTreeMap::new(),
-        lanes: stage.lanes,
-    };
-    match summary::generation::gather(version, input.session(), name, &completed).await {
-        Ok(found) => Some(found),
-        Err(error) => {
-            tracing::warn!(%error, stage = name, "the texts cannot be measured");
-            None
-        }
-    }
 }
 
 /// A column, or null where a table lacks it.
@@ -221,7 +195,7 @@ async fn costs(input: &Input, name: &str) -> Result<Vec<(String, f64)>, RunError
 fn render(generated: &Generated) -> String {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
     let mut html = match &generated.measures {
-        Some(measures) => generation_measures::render(measures),
+        Some(measures) => measures.render(),
         None => by_label_table(&generated.by_label),
     };
     if let Some(column) = &generated.length_of {
@@ -264,6 +238,9 @@ fn render(generated: &Generated) -> String {
             table.row([Cell::Text(column.clone()), Cell::Number(number(*sum))]);
         }
         html.push_str(&table.finish());
+    }
+    if let Some(operation) = &generated.operation {
+        html.push_str(&operation.render());
     }
     html
 }

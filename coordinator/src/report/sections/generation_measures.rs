@@ -1,13 +1,46 @@
 //! What is measured of texts that a language model wrote, as the page shows it: costs, grades, how
-//! far words follow the grade, what a judge says.
+//! far words and vectors follow the grade, what a judge says. The measures are those of the summary of
+//! a run.
 
 use std::collections::BTreeSet;
 
+use gleaner_schemas::VersionStage;
+use serde::Serialize;
+
 use crate::report::html::{Cell, Table, facts, number, optional, percent, whole};
+use crate::report::input::Input;
 use crate::report::svg::interval;
+use crate::summary::generation::{GenerationStage, gather};
 use crate::summary::{GenerationSummary, Interval, JudgeSummary};
 
-pub(super) fn render(measures: &GenerationSummary) -> String {
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Measures(GenerationSummary);
+
+impl Measures {
+    /// Measures; `None` where the table, or the texts that it was made of, cannot be read.
+    pub(super) async fn gather(input: &Input, name: &str, stage: &VersionStage) -> Option<Self> {
+        let version = input.version();
+        let of = GenerationStage {
+            name,
+            kind: &stage.kind,
+            params: &stage.params,
+            schema: &version.tables.get(name)?.schema,
+        };
+        // Reports outlive corpora: what can be told without them is told elsewhere on the page.
+        let found = gather(version, input.session(), &of).await;
+        let found = found.inspect_err(|error| {
+            tracing::debug!(stage = name, %error, "texts cannot be measured");
+        });
+        found.ok().map(Self)
+    }
+
+    pub(super) fn render(&self) -> String {
+        render(&self.0)
+    }
+}
+
+fn render(measures: &GenerationSummary) -> String {
     let mut html = costs(measures);
     html.push_str(&grades(measures));
     html.push_str(&order(measures));
@@ -78,26 +111,15 @@ fn grades(measures: &GenerationSummary) -> String {
 fn order(measures: &GenerationSummary) -> String {
     let mut html = String::new();
     if let Some(all) = &measures.monotonicity {
-        let mut table = Table::new(
-            "Pairs whose text of the higher grade has the higher BM25 score; 50% by chance, with 95% \
-             intervals",
-            &["pairs", "#share", "from 0 to 100%", "#from", "#to", "#n"],
-        );
-        let mut row = |pairs: String, found: &Interval| {
-            table.row([
-                Cell::Text(pairs),
-                Cell::Number(percent(found.mean)),
-                Cell::Html(interval(found.mean, found.low, found.high)),
-                Cell::Number(percent(found.low)),
-                Cell::Number(percent(found.high)),
-                Cell::Number(whole(found.n)),
-            ]);
-        };
-        row("all grades".to_owned(), all);
-        for (lower, upper, step) in &measures.steps {
-            row(format!("grade {upper} over {lower}"), step);
-        }
-        html.push_str(&table.finish());
+        let caption = "Pairs whose text of the higher grade has the higher BM25 score; 50% by chance, \
+                       with 95% intervals";
+        html.push_str(&followed(caption, all, &measures.steps));
+    }
+    if let Some(vectors) = &measures.embeddings
+        && let Some(all) = &vectors.monotonicity
+    {
+        let caption = "The same by the cosine of vectors";
+        html.push_str(&followed(caption, all, &vectors.steps));
     }
     let mut shown = Vec::new();
     if let Some(chance) = measures.length_tells_grade {
@@ -115,6 +137,26 @@ fn order(measures: &GenerationSummary) -> String {
         html.push_str(&facts(&shown));
     }
     html
+}
+
+fn followed(caption: &str, all: &Interval, steps: &[(i8, i8, Interval)]) -> String {
+    let titles = ["pairs", "#share", "from 0 to 100%", "#from", "#to", "#n"];
+    let mut table = Table::new(caption, &titles);
+    let mut row = |pairs: String, found: &Interval| {
+        table.row([
+            Cell::Text(pairs),
+            Cell::Number(percent(found.mean)),
+            Cell::Html(interval(found.mean, found.low, found.high)),
+            Cell::Number(percent(found.low)),
+            Cell::Number(percent(found.high)),
+            Cell::Number(whole(found.n)),
+        ]);
+    };
+    row("all grades".to_owned(), all);
+    for (lower, upper, step) in steps {
+        row(format!("grade {upper} over {lower}"), step);
+    }
+    table.finish()
 }
 
 fn judged(judge: &JudgeSummary) -> String {

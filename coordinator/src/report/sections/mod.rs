@@ -7,6 +7,7 @@ mod generation_measures;
 mod lanes;
 mod losses;
 mod notes;
+mod operation;
 mod overview;
 mod selections;
 mod tasks;

@@ -12,7 +12,7 @@ use gleaner_algorithms::generated::{
 use gleaner_algorithms::grading::{monotonicity, ordered_share, quantiles};
 
 use super::sample::Sampled;
-use super::{GenerationSummary, Interval};
+use super::{Followed, GenerationSummary, Interval};
 
 /// Texts of a grade that self-BLEU compares with each other.
 const BLEU_TEXTS: usize = 200;
@@ -31,13 +31,22 @@ pub(super) fn measure(
     }
     summary.n_sampled = groups.len() as u64;
     if let Some(scores) = scores(&groups, background, is_queries) {
-        let found = monotonicity(&scores, SEED);
-        summary.monotonicity = found.ordered_share.map(Interval::from);
-        summary.kendall_tau_b = found.kendall_tau_b.map(Interval::from);
-        let steps = found.steps.iter();
-        summary.steps = steps
-            .filter_map(|step| Some((step.lower, step.upper, step.ordered_share?.into())))
-            .collect();
+        let found = followed(&scores);
+        summary.monotonicity = found.monotonicity;
+        summary.kendall_tau_b = found.kendall_tau_b;
+        summary.steps = found.steps;
+    }
+    let cosines: Vec<Vec<(i8, f64)>> = groups
+        .values()
+        .map(|texts| {
+            texts
+                .iter()
+                .filter_map(|it| Some((it.grade, it.similarity?)))
+                .collect()
+        })
+        .collect();
+    if cosines.iter().any(|texts| !texts.is_empty()) {
+        summary.embeddings = Some(followed(&cosines));
     }
     let mut words = Words::default();
     let tokens: Vec<Vec<u32>> = sampled.iter().map(|it| words.of(&it.text)).collect();
@@ -86,6 +95,18 @@ pub(super) fn measure(
         of_grade.commonest_start = commonest_starts(&words, &texts, 3, 1)
             .first()
             .map(|start| (start.words.clone(), start.share()));
+    }
+}
+
+fn followed(scores: &[Vec<(i8, f64)>]) -> Followed {
+    let found = monotonicity(scores, SEED);
+    let steps = found.steps.iter();
+    Followed {
+        monotonicity: found.ordered_share.map(Interval::from),
+        steps: steps
+            .filter_map(|step| Some((step.lower, step.upper, step.ordered_share?.into())))
+            .collect(),
+        kendall_tau_b: found.kendall_tau_b.map(Interval::from),
     }
 }
 

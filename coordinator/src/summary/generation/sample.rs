@@ -1,10 +1,9 @@
 //! The texts that are measured: of whole queries or documents, chosen by a hash.
 
 use gleaner_schemas::Version;
-use gleaner_workers::stage::CompletedStage;
 use serde_json::Value;
 
-use super::{grade, number, rows, text};
+use super::{GenerationStage, grade, number, rows, text};
 use crate::run_error::RunError;
 use crate::sql::{CORPUS, Session, quote_name};
 
@@ -19,24 +18,29 @@ pub(super) struct Sampled {
     pub(super) context: String,
     pub(super) grade: i8,
     pub(super) text: String,
+    /// Cosine of the two, by an encoder.
+    pub(super) similarity: Option<f64>,
 }
 
 /// Texts of a sample of whole groups, with what they were written for.
 pub(super) async fn sample(
     version: &Version,
     session: &Session,
-    name: &str,
-    completed: &CompletedStage,
-    is_queries: bool,
+    stage: &GenerationStage<'_>,
 ) -> Result<Vec<Sampled>, RunError> {
-    let table = quote_name(name);
+    let table = quote_name(stage.name);
+    let is_queries = stage.is_queries();
     let group = if is_queries { "doc_id" } else { "query_id" };
+    let similarity = match stage.has("similarity") {
+        true => "CAST(t.similarity AS DOUBLE)",
+        false => "CAST(NULL AS DOUBLE)",
+    };
     let sampled = format!(
         "WITH sampled AS (SELECT DISTINCT {group} AS g FROM {table} WHERE status = 'ok' ORDER BY \
          md5({group}), {group} LIMIT {GROUPS_SAMPLED})"
     );
     let sql = if is_queries {
-        let input = completed.params.get("input").and_then(Value::as_str);
+        let input = stage.params.get("input").and_then(Value::as_str);
         let text = version
             .job_file
             .pointer("/corpus/columns/text")
@@ -50,14 +54,16 @@ pub(super) async fn sample(
             ),
         };
         format!(
-            "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text FROM {table} t \
+            "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text, {similarity} AS \
+             similarity FROM {table} t \
              JOIN sampled ON sampled.g = t.doc_id JOIN {documents} d ON {on} WHERE t.status = 'ok' \
              ORDER BY t.doc_id, t.query_id",
             quote_name(text)
         )
     } else {
         format!(
-            "{sampled} SELECT t.query_id AS g, t.query AS context, t.grade, t.text FROM {table} t \
+            "{sampled} SELECT t.query_id AS g, t.query AS context, t.grade, t.text, {similarity} AS similarity FROM \
+             {table} t \
              JOIN sampled ON sampled.g = t.query_id WHERE t.status = 'ok' ORDER BY t.query_id, \
              t.doc_id"
         )
@@ -69,6 +75,7 @@ pub(super) async fn sample(
             context: text(row, "context"),
             grade: grade(row, "grade")?,
             text: text(row, "text"),
+            similarity: row.get("similarity").and_then(Value::as_f64),
         })
     });
     Ok(sampled.collect())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// An answer that was written to its connection as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ struct State {
     n_requests: usize,
     n_in_flight: usize,
     n_in_flight_max: usize,
+    first_at: Option<Instant>,
+    last_at: Option<Instant>,
     answered: Vec<Answered>,
 }
 
@@ -42,12 +45,15 @@ impl Log {
         let number = state.n_requests;
         state.n_requests += 1;
         state.n_in_flight += 1;
+        state.first_at.get_or_insert_with(Instant::now);
         state.n_in_flight_max = state.n_in_flight_max.max(state.n_in_flight);
         number
     }
 
     pub(crate) fn end(&self) {
-        self.state().n_in_flight -= 1;
+        let mut state = self.state();
+        state.n_in_flight -= 1;
+        state.last_at = Some(Instant::now());
     }
 
     pub(crate) fn answered(&self, answered: Answered) {
@@ -64,6 +70,16 @@ impl Log {
     #[must_use]
     pub fn n_in_flight_max(&self) -> usize {
         self.state().n_in_flight_max
+    }
+
+    /// Time from the begin of the first request to the end of the last one.
+    #[must_use]
+    pub fn span(&self) -> Duration {
+        let state = self.state();
+        match (state.first_at, state.last_at) {
+            (Some(first), Some(last)) => last.saturating_duration_since(first),
+            _ => Duration::ZERO,
+        }
     }
 
     /// All answers.

@@ -12,7 +12,7 @@
 mod attention;
 mod continuation;
 mod loss;
-mod operators;
+pub(crate) mod operators;
 mod pack;
 mod run;
 mod weights;

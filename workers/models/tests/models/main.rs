@@ -7,6 +7,8 @@ mod bad_files;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod encoder;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod invariants;
