@@ -282,15 +282,21 @@ fn memory_stays_below_the_budgets_of_the_slots_on_a_corpus_of_fifty() {
 /// What is known of a row group before it is read is a few bytes, and row groups are no tasks.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_of_very_many_row_groups_is_planned_within_bounds() {
+fn very_many_row_groups_are_planned_within_bounds() {
     const ROW_GROUPS: usize = 50_000;
+    // More than 32,767 in one file no reader of this ecosystem takes.
+    const FILES: usize = 2;
     const ON_TOP: u64 = 200 << 20;
-    let workspace = workspace("[many.parquet]");
+    let workspace = workspace("[many]");
     let texts: StringArray = (0..ROW_GROUPS)
         .map(|row| Some(format!("the patient {row} was given aspirin daily")))
         .collect();
     let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
-    write_columns(&workspace.path().join("many.parquet"), &batch, 1);
+    for idx in 0..FILES {
+        let rows = batch.slice(idx * ROW_GROUPS / FILES, ROW_GROUPS / FILES);
+        let path = workspace.path().join(format!("many/{idx}.parquet"));
+        write_columns(&path, &rows, 1);
+    }
     write_columns(&workspace.path().join("few.parquet"), &batch, ROW_GROUPS);
     let plan = |more: &[&str]| {
         let arguments = [&["plan", "job.yaml"], more].concat();
@@ -304,8 +310,9 @@ fn a_file_of_very_many_row_groups_is_planned_within_bounds() {
     println!("{} MiB, {} MiB with one row group", peak >> 20, usual >> 20);
     assert!(peak - usual < ON_TOP, "{} MiB more", (peak - usual) >> 20);
     assert_eq!(report["inputs"][0]["n_rows"], ROW_GROUPS);
-    // The target is counted; the corpus is counted and scored.
-    assert_eq!(report["stages"][0]["n_tasks"], 3);
+    // The target is counted; each file at most is a task that counts, and one that scores.
+    let n_tasks = number(&report["stages"][0], "n_tasks");
+    assert!((3..=5).contains(&n_tasks), "{n_tasks}");
     let (_, report) = plan(&["--set", "task_bytes=64KiB"]);
     let n_tasks = number(&report["stages"][0], "n_tasks");
     assert!((20..400).contains(&n_tasks), "{n_tasks}");

@@ -39,6 +39,8 @@ sys.stdout.write(shown.decode(errors="replace"))
 sys.exit(os.waitstatus_to_exitcode(status))
 "#;
 
+/// What is typed before it comes may be thrown away.
+const PROMPT: &str = "gleaner> ";
 const UP: &str = "\x1b[A";
 
 /// What a terminal shows of a session with the prompt.
@@ -61,12 +63,15 @@ fn the_prompt_keeps_its_history_from_session_to_session() {
     let shown = session(
         directory,
         &[
-            ("gleaner> ", "SELECT 40 + 2\r"),
+            (PROMPT, "SELECT 40 + 2\r"),
             // A statement over two lines is one entry.
             ("...> ", "  AS answer;\r"),
-            ("42", "SELECT nothing FROM nowhere;\r"),
-            ("nowhere", "SELECT count(*) AS n FROM weights;\r"),
-            ("122", "\\q\r"),
+            ("42", ""),
+            (PROMPT, "SELECT nothing FROM nowhere;\r"),
+            ("there is no table nowhere", ""),
+            (PROMPT, "SELECT count(*) AS n FROM weights;\r"),
+            ("122", ""),
+            (PROMPT, "\\q\r"),
         ],
     );
     assert!(shown.contains("4 tables; \\d lists them"), "{shown}");
@@ -81,11 +86,12 @@ fn the_prompt_keeps_its_history_from_session_to_session() {
     let shown = session(
         directory,
         &[
-            ("gleaner> ", UP),
+            (PROMPT, UP),
             ("weights;", UP),
             ("nowhere;", UP),
             ("answer;", "\r"),
-            ("42", "\\q\r"),
+            ("42", ""),
+            (PROMPT, "\\q\r"),
         ],
     );
     assert!(shown.contains("answer"), "{shown}");

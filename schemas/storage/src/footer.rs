@@ -81,6 +81,12 @@ async fn parquet_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Re
             Ok(source) => ReadError::store(&file.name, *source),
             Err(source) => contents(source.to_string()),
         },
+        // The reader counts row groups in 16 bits.
+        error if error.to_string().contains("exceeds i16 max") => contents(format!(
+            "it has more than {} row groups, which cannot be read; write it with larger ones, or as \
+             several files",
+            i16::MAX
+        )),
         error => contents(format!("{error}; is it cut short?")),
     })?;
     let description = metadata.file_metadata().schema_descr();
