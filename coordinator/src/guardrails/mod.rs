@@ -141,7 +141,7 @@ impl Beside<'_> {
         let now: u64 = files.iter().map(|file| file.rows).sum();
         let then = before.rows as f64;
         let mut check = self.check(Figure::Rows, None, then, now as f64);
-        check.least = lost.map(|share| then * (1.0 - share).max(0.0));
+        check.least = lost.map(|share| least_rows(then, share));
         check.most = gained.map(|times| then * (1.0 + times));
         // From nothing, everything is a gain.
         Some(judged(check, before.rows > 0))
@@ -245,9 +245,20 @@ impl Beside<'_> {
     }
 }
 
+/// The least rows of a table that may lose a share of them: few rows come and go by chance, but not all.
+fn least_rows(before: f64, share: f64) -> f64 {
+    if share >= 1.0 {
+        return 0.0;
+    }
+    let lost = (before * share).max(ERRORS * before.sqrt());
+    (before - lost).max(1.0)
+}
+
+/// Standard errors that are taken for chance.
+const ERRORS: f64 = 4.0;
+
 /// How far two means of few values may be from each other by chance: four standard errors.
 fn chance(then: &ColumnSums, now: &ColumnSums) -> Option<f64> {
-    const ERRORS: f64 = 4.0;
     let variance = |sums: &ColumnSums| Some(sums.deviation()?.powi(2) / sums.n as f64);
     Some(ERRORS * (variance(then)? + variance(now)?).sqrt())
 }
@@ -399,6 +410,14 @@ mod tests {
         }
         assert!(!check(1e9, Some(5.0), None).is_crossed);
         assert!(!check(-1e9, None, Some(5.0)).is_crossed);
+    }
+
+    #[test]
+    fn a_table_of_few_rows_may_lose_more_of_them_but_not_all() {
+        assert_eq!(least_rows(120.0, 0.5), 60.0);
+        assert_eq!(least_rows(16.0, 0.5), 1.0);
+        assert_eq!(least_rows(1e6, 0.2), 8e5);
+        assert_eq!(least_rows(1e6, 1.0), 0.0);
     }
 
     #[test]
