@@ -168,9 +168,11 @@ impl Beside<'_> {
         };
         let columns: BTreeSet<&String> = then.nulls.keys().chain(now.nulls.keys()).collect();
         let checks = columns.into_iter().map(|column| {
-            let before = share(then, column);
-            let mut check = self.check(Figure::NullShare, Some(column), before, share(now, column));
-            check.most = Some(before + rise);
+            let (before, share_now) = (share(then, column), share(now, column));
+            let mut check = self.check(Figure::NullShare, Some(column), before, share_now);
+            let variance = |share: f64, rows: u64| share * (1.0 - share) / rows as f64;
+            let variance = variance(before, then.rows) + variance(share_now, now.rows);
+            check.most = Some(before + rise.max(ERRORS * variance.sqrt()));
             judged(check, true)
         });
         checks.collect()
@@ -178,6 +180,10 @@ impl Beside<'_> {
 
     fn length(&self, then: &Figures, now: &Figures) -> Option<Check> {
         let change = self.rules.length_change.value()?;
+        if self.finished.completed.kind == "select" {
+            // The ends of what is compared already: a few texts, of any length.
+            return None;
+        }
         LENGTHS.iter().find_map(|column| {
             let (then, now) = (then.sums.get(*column)?, now.sums.get(*column)?);
             let before = then.mean()?;
