@@ -141,7 +141,7 @@ impl Beside<'_> {
         let now: u64 = files.iter().map(|file| file.rows).sum();
         let then = before.rows as f64;
         let mut check = self.check(Figure::Rows, None, then, now as f64);
-        check.least = lost.map(|share| then * (1.0 - share).max(0.0));
+        check.least = lost.map(|share| least_rows(then, share));
         check.most = gained.map(|times| then * (1.0 + times));
         // From nothing, everything is a gain.
         Some(judged(check, before.rows > 0))
@@ -168,9 +168,11 @@ impl Beside<'_> {
         };
         let columns: BTreeSet<&String> = then.nulls.keys().chain(now.nulls.keys()).collect();
         let checks = columns.into_iter().map(|column| {
-            let before = share(then, column);
-            let mut check = self.check(Figure::NullShare, Some(column), before, share(now, column));
-            check.most = Some(before + rise);
+            let (before, share_now) = (share(then, column), share(now, column));
+            let mut check = self.check(Figure::NullShare, Some(column), before, share_now);
+            let variance = |share: f64, rows: u64| share * (1.0 - share) / rows as f64;
+            let variance = variance(before, then.rows) + variance(share_now, now.rows);
+            check.most = Some(before + rise.max(ERRORS * variance.sqrt()));
             judged(check, true)
         });
         checks.collect()
@@ -178,6 +180,10 @@ impl Beside<'_> {
 
     fn length(&self, then: &Figures, now: &Figures) -> Option<Check> {
         let change = self.rules.length_change.value()?;
+        if self.finished.completed.kind == "select" {
+            // The ends of what is compared already: a few texts, of any length.
+            return None;
+        }
         LENGTHS.iter().find_map(|column| {
             let (then, now) = (then.sums.get(*column)?, now.sums.get(*column)?);
             let before = then.mean()?;
@@ -245,9 +251,20 @@ impl Beside<'_> {
     }
 }
 
+/// The least rows of a table that may lose a share of them: few rows come and go by chance, but not all.
+fn least_rows(before: f64, share: f64) -> f64 {
+    if share >= 1.0 {
+        return 0.0;
+    }
+    let lost = (before * share).max(ERRORS * before.sqrt());
+    (before - lost).max(1.0)
+}
+
+/// Standard errors that are taken for chance.
+const ERRORS: f64 = 4.0;
+
 /// How far two means of few values may be from each other by chance: four standard errors.
 fn chance(then: &ColumnSums, now: &ColumnSums) -> Option<f64> {
-    const ERRORS: f64 = 4.0;
     let variance = |sums: &ColumnSums| Some(sums.deviation()?.powi(2) / sums.n as f64);
     Some(ERRORS * (variance(then)? + variance(now)?).sqrt())
 }
@@ -399,6 +416,14 @@ mod tests {
         }
         assert!(!check(1e9, Some(5.0), None).is_crossed);
         assert!(!check(-1e9, None, Some(5.0)).is_crossed);
+    }
+
+    #[test]
+    fn a_table_of_few_rows_may_lose_more_of_them_but_not_all() {
+        assert_eq!(least_rows(120.0, 0.5), 60.0);
+        assert_eq!(least_rows(16.0, 0.5), 1.0);
+        assert_eq!(least_rows(1e6, 0.2), 8e5);
+        assert_eq!(least_rows(1e6, 1.0), 0.0);
     }
 
     #[test]
