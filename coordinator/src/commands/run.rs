@@ -205,7 +205,7 @@ pub async fn coordinate(
     let announced = retrying(&environment.shutdown, || {
         endpoints::announce(&output, &checked.job.file, &run, started_ms)
     });
-    let announced = announced.await.map_err(RunError::from);
+    let announced = announced.await;
     let stores = &environment.stores;
     let inputs = match announced.and(swept) {
         Ok(()) => prepare::load_inputs(stores, &output, checked, base_dir, workers).await,
