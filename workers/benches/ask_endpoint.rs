@@ -11,8 +11,10 @@
 //!    as may be in flight, as a task does. Notes and replies go to a store in memory, or to a
 //!    directory.
 //! 3. Printed are the share of the throughput that the server has at that concurrency, from the
-//!    begin of the first request to the end of the last answer, and the time of processors that was
-//!    spent for each request by all threads but the server's.
+//!    begin of the first request to the end of the last answer; the requests that were in flight on
+//!    average, which is what the client makes of its concurrency on a machine where the server is
+//!    late too; and the time of processors that was spent for each request by all threads but the
+//!    server's.
 
 #![expect(
     clippy::unwrap_used,
@@ -157,8 +159,9 @@ fn measure(name: &str, output: &Output, n_requests: usize, concurrency: usize) {
     let ideal = LATENCY.mul_f64(n_requests as f64 / concurrency as f64);
     println!(
         "{name}: {n_requests} requests at {LATENCY:?} and {concurrency} in flight took {span:.2?}, ideally \
-         {ideal:.2?}: {:.1} %; {:.3} ms of processors for each",
+         {ideal:.2?}: {:.1} %; {:.2} in flight on average; {:.3} ms of processors for each",
         100.0 * ideal.as_secs_f64() / span.as_secs_f64(),
+        server.log().n_in_flight_mean(),
         1000.0 * spent / n_requests as f64
     );
 }

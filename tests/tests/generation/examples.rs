@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use gleaner_scripted_endpoint::losses::{log_likelihoods, tokens};
+use gleaner_scripted_endpoint::losses::tokens;
 use gleaner_scripted_endpoint::{Play, Request, Script};
 use serde_json::json;
 
@@ -37,6 +37,36 @@ fn pairs() -> String {
     lines
 }
 
+/// Losses of a prompt under a model that likes some examples better than others: each token has the
+/// same, which depends on what stands before the last document.
+fn losses(prompt: &str) -> Play {
+    let loss = loss_behind(prompt.rsplit_once("Document: ").map_or("", |(set, _)| set));
+    let told = tokens(prompt)
+        .into_iter()
+        .enumerate()
+        .map(|(idx, token)| match idx {
+            0 => json!(null),
+            _ => json!({ "7": { "logprob": -loss, "rank": 1, "decoded_token": token } }),
+        });
+    let told: Vec<_> = told.collect();
+    let choice = json!({ "text": " x", "finish_reason": "length", "prompt_logprobs": told });
+    let usage = json!({ "prompt_tokens": told.len(), "completion_tokens": 1 });
+    Play::Body(
+        json!({ "choices": [choice], "usage": usage })
+            .to_string()
+            .into_bytes(),
+    )
+}
+
+fn loss_behind(set: &str) -> f64 {
+    let sum: u64 = set
+        .bytes()
+        .enumerate()
+        .map(|(idx, byte)| (idx as u64 + 1) * u64::from(byte))
+        .sum();
+    1.0 + (sum % 997) as f64 / 500.0
+}
+
 /// Prompts that losses were asked for, and those that queries were asked for with.
 #[derive(Default)]
 struct Prompts {
@@ -53,10 +83,13 @@ fn the_set_is_shown_under_which_held_out_queries_are_likeliest() {
         match request.body["prompt"].as_str() {
             Some(prompt) => {
                 seen.rated.insert(prompt.to_owned());
+                losses(prompt)
             }
-            None => seen.written.push(request.body["messages"].to_string()),
+            None => {
+                seen.written.push(request.body["messages"].to_string());
+                Play::Answer
+            }
         }
-        Play::Answer
     });
     let server = Server::playing(script);
     let stages = format!(
@@ -79,13 +112,8 @@ fn the_set_is_shown_under_which_held_out_queries_are_likeliest() {
     );
 
     let prompts = prompts.lock().unwrap();
-    let loss = |prompt: &str| -> f64 {
-        let tokens = tokens(prompt);
-        -log_likelihoods("any", &tokens).iter().skip(1).sum::<f64>()
-    };
-    // By the examples that stand before the document: the losses of queries, by the server's model.
-    let mut sets: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut held_out = BTreeSet::new();
+    // The queries that were rated behind each set of examples.
+    let mut sets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for whole in &prompts.rated {
         let Some((before, rated)) = whole.rsplit_once("\nQuery: ") else {
             continue;
@@ -93,22 +121,19 @@ fn the_set_is_shown_under_which_held_out_queries_are_likeliest() {
         let Some((set, _)) = before.rsplit_once("Document: ") else {
             continue;
         };
-        let before = format!("{before}\nQuery:");
         // What ends with the document of a query begins what ends with the query.
-        if !prompts.rated.contains(&before) {
-            continue;
+        if prompts.rated.contains(&format!("{before}\nQuery:")) {
+            sets.entry(set).or_default().insert(rated);
         }
-        held_out.insert(rated.to_owned());
-        let n_tokens = tokens(whole).len() - tokens(&before).len();
-        let loss = (loss(whole) - loss(&before)) / n_tokens as f64;
-        sets.entry(set).or_default().push(loss);
     }
-    assert_eq!(held_out.len(), HELD_OUT);
     assert_eq!(sets.len(), SETS);
-    assert!(sets.values().all(|losses| losses.len() == HELD_OUT));
-    let mean = |losses: &Vec<f64>| losses.iter().sum::<f64>() / losses.len() as f64;
-    let best = sets.iter().min_by(|a, b| mean(a.1).total_cmp(&mean(b.1)));
-    let (best, _) = best.unwrap();
+    let held_out = sets.values().next().unwrap();
+    assert_eq!(held_out.len(), HELD_OUT);
+    assert!(sets.values().all(|rated| rated == held_out));
+    let best = sets
+        .keys()
+        .min_by(|a, b| loss_behind(a).total_cmp(&loss_behind(b)));
+    let best = best.unwrap();
     let in_best: Vec<usize> = (0..PAIRS)
         .filter(|pair| best.contains(&query(*pair)))
         .collect();
@@ -121,7 +146,7 @@ fn the_set_is_shown_under_which_held_out_queries_are_likeliest() {
         }
     }
     // Held-out queries are in no set.
-    assert!(held_out.iter().all(|query| !best.contains(query.as_str())));
+    assert!(held_out.iter().all(|query| !best.contains(query)));
 }
 
 /// A text that repeats an example is flagged, left out, and counted.

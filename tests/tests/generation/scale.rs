@@ -79,10 +79,11 @@ fn a_thousand_replies_of_random_words() {
     let cpu_per_request = more.as_secs_f64() / (DOCUMENTS - DOCUMENTS / 4) as f64;
     println!(
         "{DOCUMENTS} requests at {LATENCY:?} and {CONCURRENCY} in flight: {span:?}, ideally {ideal:?} \
-         ({:.0} %); most in flight {}; {:.2} ms of a processor for each request more; memory {} MiB, \
+         ({:.0} %); in flight at most {}, on average {:.1}; {:.2} ms of a processor for each request more; memory {} MiB, \
          {} MiB for a quarter",
         100.0 * ideal.as_secs_f64() / span.as_secs_f64(),
         server.log().n_in_flight_max(),
+        server.log().n_in_flight_mean(),
         1000.0 * cpu_per_request,
         memory >> 20,
         at_first_memory >> 20

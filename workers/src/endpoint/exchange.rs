@@ -169,7 +169,7 @@ impl Exchange {
         let key = request_key.to_string();
         let request = Arc::new(request);
         let mut pause = LOOK_PAUSE_MIN;
-        let (mut number, mut is_first) = (0, true);
+        let mut number = 0;
         let output = &self.parts.output;
         loop {
             if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
@@ -184,16 +184,14 @@ impl Exchange {
             if let Some(error) = self.parts.client.stopped() {
                 return Err(self.no_answer(error));
             }
-            // Most requests are new. Should somebody have noted this one, creating the note tells.
-            let next = match is_first {
-                true => Ok(0),
-                false => self.next_number(&key, number).await?,
-            };
-            is_first = false;
-            match next {
+            match self.next_number(&key, number).await? {
                 Ok(free) => number = free,
                 Err(busy) => {
                     number = busy;
+                    // Whoever sends it may need what lies here unused.
+                    if let Err(error) = self.parts.purse.give_back_idle().await {
+                        tracing::debug!(%error, "a lease of the budget is given back later");
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = cancel.cancelled() => return Err(cancelled().into()),

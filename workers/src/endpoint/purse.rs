@@ -240,6 +240,20 @@ impl Purse {
         self.release(&mut held).await
     }
 
+    /// The same while nothing is under way, for those who wait for a reply that another worker is to
+    /// get: what they hold must not keep it from sending.
+    ///
+    /// # Errors
+    ///
+    /// Of the store; then the lease runs out.
+    pub async fn give_back_idle(&self) -> Result<(), PurseError> {
+        let mut held = self.held.lock().await;
+        if held.lease.is_none() || held.reserved != Amounts::default() {
+            return Ok(());
+        }
+        self.release(&mut held).await
+    }
+
     async fn release(&self, held: &mut Held) -> Result<(), PurseError> {
         let Some((id, _)) = held.lease.clone() else {
             return Ok(());

@@ -18,6 +18,7 @@ use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::{Created, Output, OutputError, layout};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
@@ -171,7 +172,11 @@ impl StoredReply {
                 properties = properties.set_column_compression(column.into(), zstd);
             }
             let properties = properties.build();
-            let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+            // The schema is that of the file: there is no type that Parquet has not.
+            let options = ArrowWriterOptions::new()
+                .with_properties(properties)
+                .with_skip_arrow_metadata(true);
+            let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
             writer.write(&batch)?;
             writer.into_inner()
         };

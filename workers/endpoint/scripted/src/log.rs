@@ -32,6 +32,8 @@ struct State {
     n_in_flight_max: usize,
     first_at: Option<Instant>,
     last_at: Option<Instant>,
+    /// Sum of the times of all requests that have ended.
+    in_flight_time: Duration,
     answered: Vec<Answered>,
 }
 
@@ -50,8 +52,9 @@ impl Log {
         number
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, took: Duration) {
         let mut state = self.state();
+        state.in_flight_time += took;
         state.n_in_flight -= 1;
         state.last_at = Some(Instant::now());
     }
@@ -80,6 +83,15 @@ impl Log {
             (Some(first), Some(last)) => last.saturating_duration_since(first),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Requests that were in flight on average: what the client made of its concurrency, however
+    /// fast this server was.
+    #[must_use]
+    pub fn n_in_flight_mean(&self) -> f64 {
+        let span = self.span().as_secs_f64();
+        let time = self.state().in_flight_time.as_secs_f64();
+        if span > 0.0 { time / span } else { 0.0 }
     }
 
     /// All answers.

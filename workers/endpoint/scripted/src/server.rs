@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt as _, BufReader};
@@ -108,11 +108,11 @@ impl ScriptedServer {
 }
 
 /// Counts a request as in flight.
-struct InFlight<'a>(&'a Log);
+struct InFlight<'a>(&'a Log, Instant);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(self.1.elapsed());
     }
 }
 
@@ -122,7 +122,7 @@ impl Shared {
         let mut reader = BufReader::new(stream);
         while let Some(request) = http::read(&mut reader).await? {
             let number = self.log.begin();
-            let in_flight = InFlight(&self.log);
+            let in_flight = InFlight(&self.log, Instant::now());
             let stream = reader.get_mut();
             if request.method == "GET" {
                 let body =
