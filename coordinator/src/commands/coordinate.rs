@@ -221,6 +221,7 @@ impl Coordinator<'_> {
             return None;
         }
         self.tell(driver.inputs, &stages);
+        self.show(driver, &stages);
         let published = Published {
             version: published.clone(),
             is_new: false,
@@ -257,6 +258,29 @@ impl Coordinator<'_> {
         for note in stages.values().flat_map(|it| &it.notes) {
             self.environment.progress.note(note);
         }
+    }
+
+    /// Shows what was there to who watches.
+    fn show(&self, driver: &Driver<'_>, stages: &BTreeMap<String, FinishedStage>) {
+        let progress = self.environment.progress.as_ref();
+        let (run, job, output) = (driver.run, self.checked, self.output);
+        progress.observe(&Observation::RunStarted { run, job, output });
+        self.show_inputs(driver.inputs);
+        for checked in &self.checked.stages {
+            let stage = checked.name.as_str();
+            if let Some(finished) = stages.get(stage) {
+                progress.observe(&Observation::StageStarted { stage });
+                progress.observe(&Observation::StageFinished { stage, finished });
+            }
+        }
+    }
+
+    fn show_inputs(&self, inputs: &JobInputs) {
+        let files = &inputs.corpus.files;
+        self.environment.progress.observe(&Observation::InputsRead {
+            n_files: files.len() as u64,
+            bytes: files.iter().map(|it| it.file.bytes).sum(),
+        });
     }
 
     /// Tells what is wrong with inputs, and what stages foresee.

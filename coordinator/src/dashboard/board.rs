@@ -236,7 +236,7 @@ impl Progress for Board {
             } => state.queue = Some((*of_queue, *resource)),
             Observation::StageFinished { finished, .. } => {
                 if let Some(stage) = state.stage() {
-                    stage.finish(finished);
+                    stage.finish(finished, now);
                 }
             }
             Observation::Publishing => {

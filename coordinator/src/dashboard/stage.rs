@@ -293,7 +293,15 @@ impl Stage {
         self.step = step.map(ToOwned::to_owned);
     }
 
-    pub(super) fn finish(&mut self, finished: &FinishedStage) {
+    pub(super) fn finish(&mut self, finished: &FinishedStage, now: Duration) {
+        // Where nothing had to be done, nobody told of phases.
+        if self.phases.is_empty() {
+            let manifests = finished.manifests.iter();
+            self.phases.extend(manifests.map(|(_, manifest)| {
+                let n_tasks = manifest.attempts.len() + manifest.quarantined.len();
+                Phase::new(&manifest.phase, (n_tasks as u64, None, 0), now).reused()
+            }));
+        }
         self.state = StageState::Done;
         self.step = None;
         let files = finished.completed.tables.get(&self.name);

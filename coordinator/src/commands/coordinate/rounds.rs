@@ -69,11 +69,7 @@ impl Coordinator<'_> {
     async fn round(&self, driver: &Driver<'_>, events: &RunEvents<'_>) -> Result<Round, RunError> {
         let inputs = driver.inputs;
         self.tell_of_inputs(inputs);
-        let files = &inputs.corpus.files;
-        self.environment.progress.observe(&Observation::InputsRead {
-            n_files: files.len() as u64,
-            bytes: files.iter().map(|it| it.file.bytes).sum(),
-        });
+        self.show_inputs(inputs);
         let done = self.stages(driver, events).await;
         let has_failed = match &done {
             Ok((stages, ..)) => stages.values().any(|stage| !stage.quarantined.is_empty()),

@@ -124,7 +124,8 @@ impl Log {
         charged
             .map(|it| {
                 let units = it.prompt_tokens as f64 * input + it.completion_tokens as f64 * output;
-                (units * 1000.0).ceil() as u64
+                // Prices of a token are whole billionths but for the noise of floating point.
+                (units * 1000.0 - 1e-6).ceil() as u64
             })
             .sum()
     }
