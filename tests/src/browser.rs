@@ -94,7 +94,7 @@ impl Browser {
             .args(["-c", SCRIPT])
             .arg(program)
             .args(FLAGS)
-            .args([&profile, "about:blank"])
+            .args([profile.as_str(), "about:blank"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -176,7 +176,7 @@ mod tests {
         let mut causes = Causes::default();
         for number in 0..1000_u32 {
             let letters: String = (0..10)
-                .map(|bit| if number >> bit & 1 == 0 { 'a' } else { 'b' })
+                .map(|bit| if (number >> bit) & 1 == 0 { 'a' } else { 'b' })
                 .collect();
             let failure = Failure::new(FailureKind::Permanent, letters.repeat(100));
             causes.add("weights", "score", &task(0), &failure);

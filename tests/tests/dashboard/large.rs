@@ -126,8 +126,8 @@ fn board() -> Board {
                 }
                 1 => {
                     // Every message is another one.
-                    let message =
-                        format!("{} {}", "x".repeat(500), "y".repeat(number as usize % 700));
+                    let n_letters = number as usize % 700;
+                    let message = format!("{} {}", "y".repeat(n_letters), "x".repeat(500));
                     let failure = Failure::new(FailureKind::Permanent, message);
                     ledger.failures_seen(&task.id, 1, &failure, now);
                 }
