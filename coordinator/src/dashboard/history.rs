@@ -148,7 +148,7 @@ mod tests {
         for second in 1001..=1500_u64 {
             let done = 1000 + 10 * (second - 1000);
             speed.add(second as f64, done, 100 * done);
-            assert!(speed.0.len() <= MOMENTS_MAX);
+            assert!(speed.moments.len() <= MOMENTS + 2);
         }
         let (rows, bytes) = speed.at(1500.0).unwrap();
         assert!((rows - 10.0).abs() < 0.5, "{rows}");
