@@ -9,8 +9,8 @@ use serde::Serialize;
 const SPANS_MAX: usize = 120;
 /// The first span's length, in seconds.
 const SPAN_SECONDS: u64 = 1;
-/// Moments that a speed is taken from.
-const MOMENTS_MAX: usize = 64;
+/// Moments that are kept of the span that a speed is taken from.
+const MOMENTS: usize = 32;
 /// A speed is that of the last minute, or of the last quarter of a long phase.
 const SPEED_SECONDS: f64 = 60.0;
 const SPEED_SHARE: f64 = 0.25;
@@ -71,27 +71,41 @@ impl History {
 
 /// How fast a phase goes, by what it did lately.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Speed(VecDeque<(f64, u64, u64)>);
+pub(super) struct Speed {
+    /// Seconds, rows, bytes: some moments of the span that counts, and one before it.
+    moments: VecDeque<(f64, u64, u64)>,
+    /// Rows and bytes, as they were told last.
+    last: Option<(u64, u64)>,
+}
+
+/// The span of time that counts, so long after the begin.
+fn speed_span(seconds: f64) -> f64 {
+    SPEED_SECONDS.max(seconds * SPEED_SHARE)
+}
 
 impl Speed {
     /// By `seconds` after the begin of the phase, so much was done by this run.
     pub(super) fn add(&mut self, seconds: f64, rows: u64, bytes: u64) {
-        if self.0.len() == MOMENTS_MAX {
-            // Every second one is enough for what is long ago.
-            let mut is_kept = false;
-            self.0.retain(|_| {
-                is_kept = !is_kept;
-                is_kept
-            });
+        self.last = Some((rows, bytes));
+        let span = speed_span(seconds);
+        let pause = span / MOMENTS as f64;
+        let before = self.moments.back();
+        if before.is_none_or(|(at, ..)| seconds - at >= pause) {
+            self.moments.push_back((seconds, rows, bytes));
         }
-        self.0.push_back((seconds, rows, bytes));
+        let is_before =
+            |moment: Option<&(f64, u64, u64)>| moment.is_some_and(|(at, ..)| seconds - at >= span);
+        while is_before(self.moments.get(1)) {
+            self.moments.pop_front();
+        }
     }
 
     /// Rows and bytes per second, `seconds` after the begin.
     pub(super) fn at(&self, seconds: f64) -> Option<(f64, f64)> {
-        let &(_, rows, bytes) = self.0.back()?;
-        let span = SPEED_SECONDS.max(seconds * SPEED_SHARE);
-        let before = self.0.iter().rev().find(|(at, ..)| seconds - at >= span);
+        let (rows, bytes) = self.last?;
+        let span = speed_span(seconds);
+        let mut latest_first = self.moments.iter().rev();
+        let before = latest_first.find(|(at, ..)| seconds - at >= span);
         let (since, rows_before, bytes_before) = before.copied().unwrap_or_default();
         let span = seconds - since;
         (span > 0.0).then(|| {
@@ -134,7 +148,7 @@ mod tests {
         for second in 1001..=1500_u64 {
             let done = 1000 + 10 * (second - 1000);
             speed.add(second as f64, done, 100 * done);
-            assert!(speed.0.len() <= MOMENTS_MAX);
+            assert!(speed.moments.len() <= MOMENTS + 2);
         }
         let (rows, bytes) = speed.at(1500.0).unwrap();
         assert!((rows - 10.0).abs() < 0.5, "{rows}");
