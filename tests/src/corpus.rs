@@ -117,7 +117,11 @@ pub fn write_columns(path: &Path, batch: &RecordBatch, rows_per_group: usize) {
         .build();
     let file = File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
-    writer.write(batch).unwrap();
+    // Piece by piece: the writer splits a batch by recursion, once for each row group.
+    for first in (0..batch.num_rows()).step_by(rows_per_group.max(1)) {
+        let n_rows = rows_per_group.min(batch.num_rows() - first);
+        writer.write(&batch.slice(first, n_rows)).unwrap();
+    }
     writer.close().unwrap();
 }
 
