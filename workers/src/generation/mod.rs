@@ -23,13 +23,12 @@ pub(crate) mod filter;
 pub(crate) mod in_order;
 mod judging;
 pub mod params;
+pub(crate) mod phases;
 pub(crate) mod rows;
 pub(crate) mod similarity;
 mod source_terms;
 pub(crate) mod write_stage;
 pub(crate) mod writing;
 
-pub(crate) use demonstrations::{
-    DEMONSTRATIONS, DemonstrationsStage, load, reduce as reduce_demonstrations,
-};
+pub(crate) use demonstrations::{DEMONSTRATIONS, reduce as reduce_demonstrations};
 pub use params::EndpointIdentity;

@@ -26,6 +26,10 @@ use crate::generation::params::{
     DemonstrationsParam, EndpointIdentity, GradesParam, JudgeParam, LongDocuments, PromptParam,
     PromptText, Sampling, default_rejects, endpoint, prompts,
 };
+use crate::generation::phases::{
+    FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, judge_task, next_of_demonstrations, notes,
+    of_reduce, open, reduce, write_side_inputs,
+};
 use crate::generation::write_stage::{QUERY, QUERY_ID};
 use crate::generation::writing::{JudgeTask, Purpose, ScaleText, WritingParams};
 use crate::generation::{DEMONSTRATIONS, duplicates, reduce_demonstrations};
@@ -34,9 +38,7 @@ use crate::stage::{
     PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind, Step,
 };
 use crate::synthetic_queries::{
-    self, FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, check_demonstrations, check_document_bytes,
-    document_bytes, judge_task, next_of_demonstrations, notes, of_reduce, one, open, reduce, trec,
-    write_side_inputs,
+    self, check_demonstrations, check_document_bytes, document_bytes, one, trec,
 };
 
 /// Name of the kind.
