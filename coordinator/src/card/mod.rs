@@ -3,7 +3,7 @@
 //! 1. [`facts`] asks the version's tables what the version itself does not say.
 //! 2. [`render`] writes the text: a [`header`] for loaders, then [`body`]. It is a function of the
 //!    version and those facts; the only time in it is the version's own.
-//! 3. [`write`] creates `_gleaner/cards/<N>.md` once, and copies it to `README.md`.
+//! 3. [`write()`] creates `_gleaner/cards/<N>.md` once, and copies it to `README.md`.
 //!
 //! Cards come after the version and are no part of it: no reader needs one, a run whose card cannot
 //! be written has published all the same, and the next run writes what is missing.
