@@ -50,7 +50,7 @@ pub const SAFE_AGE_MS: i64 = 60 * 60 * 1000;
 pub async fn remove(
     output: &Output,
     run: &RunId,
-    stages: &[(String, FinishedStage)],
+    stages: &[&(String, FinishedStage)],
     entropy: &dyn Entropy,
 ) -> Result<u64, OutputError> {
     let mut losers = Vec::new();
@@ -75,7 +75,7 @@ pub async fn remove(
 async fn remove_above(
     output: &Output,
     run: &RunId,
-    stages: &[(String, FinishedStage)],
+    stages: &[&(String, FinishedStage)],
     mut losers: Vec<Loser>,
 ) -> Result<u64, OutputError> {
     // In this order: what a run stored before it ended is there when the manifests are read.
@@ -93,7 +93,7 @@ async fn remove_under(
     sweep: &Sweep,
     output: &Output,
     run: &RunId,
-    stages: &[(String, FinishedStage)],
+    stages: &[&(String, FinishedStage)],
     mut losers: Vec<Loser>,
 ) -> Result<u64, OutputError> {
     if Runs::read(output).await?.alive().any(|other| other != run) {
@@ -135,7 +135,7 @@ pub async fn remove_copies(
     Ok(())
 }
 
-fn names(stages: &[(String, FinishedStage)]) -> impl Iterator<Item = &str> {
+fn names<'a>(stages: &[&'a (String, FinishedStage)]) -> impl Iterator<Item = &'a str> {
     stages.iter().map(|(name, _)| name.as_str())
 }
 
@@ -150,7 +150,7 @@ type Tasks = BTreeMap<TaskId, Chosen>;
 
 /// What stands for each task, by folder: the pinned attempt, the smallest should phases differ; or
 /// the table that a reduce named.
-fn chosen(stages: &[(String, FinishedStage)]) -> BTreeMap<String, Tasks> {
+fn chosen(stages: &[&(String, FinishedStage)]) -> BTreeMap<String, Tasks> {
     let mut folders: BTreeMap<String, Tasks> = BTreeMap::new();
     let manifests = stages.iter().flat_map(|(_, finished)| &finished.manifests);
     for (folder, manifest) in manifests.filter(|(_, it)| it.quarantined.is_empty()) {

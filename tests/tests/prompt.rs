@@ -74,7 +74,7 @@ fn the_prompt_keeps_its_history_from_session_to_session() {
             (PROMPT, "\\q\r"),
         ],
     );
-    assert!(shown.contains("8 tables; \\d lists them"), "{shown}");
+    assert!(shown.contains("11 tables; \\d lists them"), "{shown}");
     let kept = std::fs::read_to_string(directory.join("state/gleaner/sql_history")).unwrap();
     assert!(
         kept.contains("SELECT count(*) AS n FROM weights;"),

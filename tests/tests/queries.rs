@@ -184,9 +184,10 @@ fn functions_score_and_split_any_text() {
         "target: [target, other], targets: separate, proportions: {target: 50%, other: 50%},",
     );
     let job = job.replace("stages:", "  other: {paths: [corpus/rest.jsonl]}\nstages:");
+    // One text of the second target is null.
     let job = job
         .replace("task_bytes: 20KiB\n  other", "  other")
-        .replace("name: small", "name: two");
+        .replace("name: small", "name: two\nallow: {rejected_rows: 10%}");
     workspace.write("two.yaml", job);
     let _ = workspace
         .gleaner(&["run", "two.yaml", "--set", "task_bytes=20KiB"])

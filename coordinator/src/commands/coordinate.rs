@@ -70,7 +70,16 @@ pub async fn coordinate(
         started,
     };
     let known = match coordinator.look().await {
-        Some(Looked::UpToDate(report)) => return Ok(*report),
+        Some(Looked::UpToDate(report, inputs)) => {
+            // A run like any other to who follows them, though it writes nothing.
+            let run = RunId::new(environment.entropy.next_u64());
+            let events = RunEvents::begin(checked, orders.base_dir, &output, &run);
+            let published = Ok(&report.published);
+            events
+                .end(Some(&inputs), published, &environment.shutdown)
+                .await;
+            return Ok(*report);
+        }
         Some(Looked::Open(inputs)) => Some(*inputs),
         None => None,
     };
@@ -122,16 +131,17 @@ pub async fn coordinate(
             version: ended
                 .as_ref()
                 .ok()
-                .map(|report| report.published.version.number),
+                .map(|(report, _)| report.published.version.number),
             ended_at: rfc3339(chrono::Utc::now()),
         })
         .await;
-    let published = ended.as_ref().map(|report| &report.published);
+    let published = ended.as_ref().map(|(report, _)| &report.published);
     let shutdown = &environment.shutdown;
     events.end(inputs.as_ref(), published, shutdown).await;
-    let mut report = ended?;
+    let (mut report, earlier) = ended?;
     let entropy = environment.entropy.as_ref();
-    match losers::remove(&output, &run, &report.stages, entropy).await {
+    let worked: Vec<_> = earlier.iter().chain(&report.stages).collect();
+    match losers::remove(&output, &run, &worked, entropy).await {
         Ok(0) => {}
         Ok(n_removed) => tracing::info!(n_removed, "removed attempts that lost"),
         Err(error) => {
@@ -153,7 +163,7 @@ struct Coordinator<'a> {
 
 /// What a look found.
 enum Looked {
-    UpToDate(Box<RunReport>),
+    UpToDate(Box<RunReport>, Box<JobInputs>),
     /// There is work; these are the inputs.
     Open(Box<JobInputs>),
 }
@@ -188,7 +198,7 @@ impl Coordinator<'_> {
         let driver = self.driver(&inputs, &run, &journal, Mode::Plan);
         let up_to_date = self.up_to_date(&driver).await;
         Some(match up_to_date {
-            Some(report) => Looked::UpToDate(Box::new(report)),
+            Some(report) => Looked::UpToDate(Box::new(report), Box::new(inputs)),
             None => Looked::Open(Box::new(inputs)),
         })
     }

@@ -258,7 +258,13 @@ impl World {
         let (is_done, stages) = ended?;
         // A run whose losers cannot be removed leaves them to the next one.
         let entropy = self.entropy();
-        let _ = losers::remove(&output, &run, &stages, entropy.as_ref()).await;
+        let _ = losers::remove(
+            &output,
+            &run,
+            &stages.iter().collect::<Vec<_>>(),
+            entropy.as_ref(),
+        )
+        .await;
         Ok(is_done)
     }
 

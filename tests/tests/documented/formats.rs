@@ -66,7 +66,7 @@ stages:
   best: {kind: select, by: weights.log_weight, method: top_k, documents: 4, materialize: true}
   prior: {kind: train_language_model, size: 1m, vocabulary: 300, tokens: 8192, held_out: 20%}
   losses: {kind: loss_reduction, prior: prior, conditional: prior, max_tokens: 32}
-  queries: {kind: synthetic_queries, input: best, endpoint: llm}
+  queries: {kind: synthetic_queries, input: best, endpoint: llm, filter: {bm25_top_k: 10}}
   graded: {kind: graded_documents, input: queries, endpoint: llm}
   more_weights: {kind: importance_weights, target: [biomedical, other], targets: separate, min_tokens: 5, quality: true,
                  chunk_words: 20}

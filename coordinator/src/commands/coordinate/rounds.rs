@@ -30,8 +30,10 @@ const REPLACED: &str = "files were replaced while they were read; looking again 
 enum Round {
     Done(Box<RunReport>),
     /// Everything has to be looked at again, for this reason.
-    Again(String),
+    Again(String, Stages),
 }
+
+type Stages = BTreeMap<String, FinishedStage>;
 
 impl Coordinator<'_> {
     pub(super) async fn rounds(
@@ -40,7 +42,9 @@ impl Coordinator<'_> {
         journal: &Journal,
         events: &RunEvents<'_>,
         known: &mut Option<JobInputs>,
-    ) -> Result<RunReport, RunError> {
+    ) -> Result<(RunReport, Vec<(String, FinishedStage)>), RunError> {
+        // What was done in rounds whose end nobody sees lost against other runs all the same.
+        let mut earlier: Vec<(String, FinishedStage)> = Vec::new();
         for round in 0..ROUNDS_MAX {
             let inputs = match known {
                 // What versions name may have been removed before the run was announced.
@@ -55,8 +59,11 @@ impl Coordinator<'_> {
             let driver = self.driver(inputs, run, journal, Mode::Run);
             let span = tracing::error_span!("job", name = self.checked.job.file.name, %run);
             match self.round(&driver, events).instrument(span).await? {
-                Round::Done(report) => return Ok(*report),
-                Round::Again(why) => self.environment.progress.note(&why),
+                Round::Done(report) => return Ok((*report, earlier)),
+                Round::Again(why, stages) => {
+                    self.environment.progress.note(&why);
+                    earlier.extend(stages);
+                }
             }
         }
         Err(RunError::Unreachable(format!(
@@ -76,7 +83,8 @@ impl Coordinator<'_> {
             Err(error) => matches!(error, RunError::Quarantined { .. }),
         };
         if has_failed && self.are_replaced(inputs).await {
-            return Ok(Round::Again(REPLACED.to_owned()));
+            let stages = done.map(|(stages, ..)| stages).unwrap_or_default();
+            return Ok(Round::Again(REPLACED.to_owned(), stages));
         }
         let (stages, figures, checks) = done?;
         let ready = Ready {
@@ -99,7 +107,7 @@ impl Coordinator<'_> {
         let published = publish::publish(self.output, &self.environment.shutdown, &ready).await?;
         let Some(published) = published else {
             let why = "another run has published meanwhile; looking again at the inputs";
-            return Ok(Round::Again(why.to_owned()));
+            return Ok(Round::Again(why.to_owned(), stages));
         };
         // What was half-written before this run began is of a run that was killed, since a write
         // takes moments. Should a writer of another run live after all, it fails and tries again.
