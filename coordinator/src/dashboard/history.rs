@@ -148,7 +148,8 @@ mod tests {
         for second in 1001..=1500_u64 {
             let done = 1000 + 10 * (second - 1000);
             speed.add(second as f64, done, 100 * done);
-            assert!(speed.moments.len() <= MOMENTS + 2);
+            // While the span grows, those of its beginning are closer together.
+            assert!(speed.moments.len() <= MOMENTS * 5 / 4 + 2);
         }
         let (rows, bytes) = speed.at(1500.0).unwrap();
         assert!((rows - 10.0).abs() < 0.5, "{rows}");
