@@ -34,7 +34,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import yaml  # noqa: E402
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 
 # DuckDB shows instants in the zone of the machine.
 duckdb.sql("SET TimeZone = 'UTC'")
