@@ -335,7 +335,12 @@ impl<T: FromStr<Err = String>> Visitor<'_> for TextOrNumber<T> {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
-        number.to_string().parse().map_err(E::custom)
+        let mut text = number.to_string();
+        // 1.0 is a share, 1 may be a count.
+        if text.bytes().all(|c| c.is_ascii_digit()) {
+            text.push_str(".0");
+        }
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -430,6 +435,22 @@ mod tests {
         for wrong in ["15", "", "min", "3 moons", "1.5h"] {
             assert!(wrong.parse::<HumanDuration>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_are_counts_or_shares() {
+        let whole = Limit::Share(Ratio::new(1, 1).unwrap());
+        for (json, expected) in [
+            ("1", Limit::Count(1)),
+            ("1.0", whole),
+            ("\"100%\"", whole),
+            ("0.5", Limit::Share(Ratio::new(1, 2).unwrap())),
+        ] {
+            let limit: Limit = serde_json::from_str(json).unwrap();
+            assert_eq!(limit, expected, "{json}");
+            assert_eq!(limit.to_string().parse(), Ok(expected), "{json}");
+        }
+        assert!(serde_json::from_str::<Limit>("2.0").is_err());
     }
 
     #[test]

@@ -344,7 +344,7 @@ fn a_receiver_that_cannot_be_one_is_an_error_of_the_job_file() {
         ("{url: marquez}", "not the URL of a server"),
         (
             "{url: 'http://me:hidden@marquez'}",
-            "has a user or a password",
+            "has a user, a password or parameters",
         ),
         (
             "{url: 'http://marquez', api_key_env: 'a key'}",

@@ -196,18 +196,18 @@ impl JsonSchema for Budget {
     }
 }
 
-/// User, host and port of the URL of a web server.
+/// What is behind the scheme in the URL of a web server.
 pub(super) fn server_of(url: &str) -> Option<&str> {
-    let rest = ["http://", "https://"]
-        .into_iter()
-        .find_map(|scheme| url.strip_prefix(scheme));
-    rest.and_then(|rest| rest.split('/').next())
-        .filter(|server| !server.is_empty())
+    let (scheme, rest) = url.split_once("://")?;
+    let is_web = ["http", "https"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known));
+    (is_web && !rest.is_empty() && !rest.starts_with('/')).then_some(rest)
 }
 
-/// Whether a server is named with a user.
-pub(super) fn has_user(server: &str) -> bool {
-    server.contains('@')
+/// Whether a URL holds what may be a secret: a user, a password, parameters.
+pub(super) fn may_hold_secret(url: &str) -> bool {
+    url.contains(['@', '?', '#'])
 }
 
 /// Whether an environment variable may have this name.
@@ -240,16 +240,23 @@ impl Endpoint {
             errors.push((key, message, help.to_owned()));
         };
         match server_of(&self.url) {
-            Some(server) if has_user(server) => refuse(
+            Some(server) if may_hold_secret(server) => refuse(
                 "url",
-                format!("the URL of endpoint `{name}` has a user or a password in it"),
+                format!(
+                    "the URL of endpoint `{name}` has a user, a password or parameters in it, and \
+                     is copied into the output"
+                ),
                 "name the environment variable that holds the key: `api_key_env: LLM_API_KEY`",
             ),
             Some(_) => {}
             None if self.model_directory().is_some() => {}
             None => refuse(
                 "url",
-                format!("{:?} is not the URL of a server", self.url),
+                if may_hold_secret(&self.url) {
+                    format!("the `url` of endpoint `{name}` is not the URL of a server")
+                } else {
+                    format!("{:?} is not the URL of a server", self.url)
+                },
                 "write the base URL with its version, for example http://127.0.0.1:8000/v1, or the \
                  local directory of a causal language model",
             ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{has_user, is_variable, server_of};
+use super::endpoint::{is_variable, may_hold_secret, server_of};
 use crate::units::HumanDuration;
 
 /// Where events about runs go, in the form of OpenLineage. No row depends on it, and no run waits
@@ -48,9 +48,9 @@ impl Lineage {
             errors.push((key, message.to_owned(), help.to_owned()));
         };
         match server_of(&self.url) {
-            Some(server) if has_user(server) => refuse(
+            Some(server) if may_hold_secret(server) => refuse(
                 "url",
-                "the URL of `lineage` has a user or a password in it",
+                "the URL of `lineage` has a user, a password or parameters in it",
                 "name the environment variable that holds the key: `api_key_env: \
                  OPENLINEAGE_API_KEY`",
             ),

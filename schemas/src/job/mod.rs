@@ -120,6 +120,13 @@ impl Job {
         if self.file.task_bytes.bytes() == 0 {
             errors.push(self.error_at("task_bytes", "task_bytes is zero", None));
         }
+        if self.file.task_timeout.duration().is_zero() {
+            errors.push(self.error_at(
+                "task_timeout",
+                "no task ends in no time",
+                Some("give it minutes: 15min is the default".to_owned()),
+            ));
+        }
         const MEMORY_MIN: u64 = 64 << 20;
         if self.file.memory.bytes() < MEMORY_MIN {
             errors.push(self.error_at(

@@ -222,6 +222,19 @@ impl RangeReader {
         io::Error::other(text)
     }
 
+    /// An error of a disk, or of a store that is mounted like one. What is cut short is told by the
+    /// file itself.
+    fn fail_local(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return error;
+        }
+        let error = object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source: error.into(),
+        };
+        self.fail(ReadError::store(&self.shared.name, error))
+    }
+
     fn read_range(&self, start: u64, length: usize) -> io::Result<Bytes> {
         if self.shared.io.cancel.is_cancelled() {
             return Err(self.fail(ReadError::store(&self.shared.name, cancelled())));
@@ -238,7 +251,8 @@ impl RangeReader {
         match &self.shared.place {
             PlaceOfBytes::Local { file } => {
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, start)?;
+                file.read_exact_at(&mut bytes, start)
+                    .map_err(|error| self.fail_local(error))?;
                 Ok(bytes.into())
             }
             PlaceOfBytes::Remote { .. } => {

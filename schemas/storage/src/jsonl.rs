@@ -380,10 +380,12 @@ fn schema_of(io: &BlockingIo, source: &SourceFile) -> Result<Schema, ReadError> 
     let file = RangeReader::open(io, source)?;
     let mut head = Vec::new();
     let read = file.read_from(0).take(HEAD_BYTES).read_to_end(&mut head);
-    read.map_err(|error| ReadError::Contents {
-        name: source.name.clone(),
-        format: "jsonl",
-        message: error.to_string(),
+    read.map_err(|error| {
+        file.take_cause().unwrap_or_else(|| ReadError::Contents {
+            name: source.name.clone(),
+            format: "jsonl",
+            message: error.to_string(),
+        })
     })?;
     let is_whole = head.len() as u64 == source.bytes;
     infer_schema(&source.name, source.format, &head, is_whole)

@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ProjectionMask, RowNumber};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaDataBuilder, RowGroupMetaData};
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::blocking::{BlockingIo, RangeReader};
@@ -30,10 +31,13 @@ pub(crate) struct ParquetDocuments {
     slice: Slice,
     file: RangeReader,
     metadata: ArrowReaderMetadata,
+    options: ArrowReaderOptions,
     columns: DocumentColumns,
     predicate: Option<Arc<dyn crate::documents::RowPredicate>>,
     limits: BatchLimits,
     row_groups: std::ops::Range<u32>,
+    /// Rows of the file before the current row group, then those before the next.
+    rows_before: (u64, u64),
     current: Option<(u32, ParquetRecordBatchReader)>,
     rows_excluded: Arc<AtomicU64>,
 }
@@ -66,15 +70,13 @@ impl ParquetDocuments {
             .with_schema(text_as_view(plain.schema(), &columns.text))
             .with_virtual_columns(vec![Arc::new(row_number)])
             .map_err(fail)?;
-        let metadata =
-            ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options).map_err(fail)?;
         let predicate = predicate
             .map(|(sql, compiler)| compiler.compile(sql, plain.schema()))
             .transpose()
             .map_err(|message| {
                 Failure::new(FailureKind::Permanent, format!("`where`: {message}")).at(place())
             })?;
-        let n_row_groups = metadata.metadata().num_row_groups() as u32;
+        let n_row_groups = plain.metadata().num_row_groups() as u32;
         let (first, end) = slice.row_groups.unwrap_or((0, n_row_groups));
         if end > n_row_groups {
             let error = ReadError::Changed {
@@ -82,14 +84,23 @@ impl ParquetDocuments {
             };
             return Err(error.into_failure(place()));
         }
+        let rows_before = plain
+            .metadata()
+            .row_groups()
+            .iter()
+            .take(first as usize)
+            .map(n_rows)
+            .fold(0, u64::saturating_add);
         Ok(Self {
             slice: slice.clone(),
             file,
-            metadata,
+            metadata: plain,
+            options,
             columns: columns.clone(),
             predicate,
             limits,
             row_groups: first..end,
+            rows_before: (rows_before, rows_before),
             current: None,
             rows_excluded: Arc::default(),
         })
@@ -121,10 +132,18 @@ impl ParquetDocuments {
                 return Ok(None);
             };
             self.current = Some((row_group, self.open_row_group(row_group)?));
+            let facts = self.metadata.metadata().row_group(row_group as usize);
+            let (_, first) = self.rows_before;
+            self.rows_before = (first, first.saturating_add(n_rows(facts)));
         }
     }
 
+    /// A reader of one row group, which numbers its rows from 0.
+    ///
+    /// It is shown a file with that row group alone: whoever numbers rows looks at all row groups
+    /// first, which would take a time that is quadratic in their number.
     fn open_row_group(&self, row_group: u32) -> Result<ParquetRecordBatchReader, Failure> {
+        let fail = |error: ParquetError| self.fail(row_group, &ArrowError::from(error));
         let facts = self.metadata.metadata().row_group(row_group as usize);
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let needed = self.needed();
@@ -132,17 +151,18 @@ impl ParquetDocuments {
             .filter(|&leaf| needed.contains(&schema.get_column_root(leaf).name()))
             .map(|leaf| facts.column(leaf).uncompressed_size())
             .sum();
-        let batch_rows = self.limits.rows(
-            u64::try_from(bytes).unwrap_or(0),
-            u64::try_from(facts.num_rows()).unwrap_or(0),
-        );
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.file.clone(),
-            self.metadata.clone(),
-        )
-        .with_row_groups(vec![row_group as usize])
-        .with_projection(mask(schema, &needed))
-        .with_batch_size(batch_rows);
+        let batch_rows = self
+            .limits
+            .rows(u64::try_from(bytes).unwrap_or(0), n_rows(facts));
+        let alone = ParquetMetaDataBuilder::new(self.metadata.metadata().file_metadata().clone())
+            .add_row_group(facts.clone())
+            .build();
+        let alone =
+            ArrowReaderMetadata::try_new(Arc::new(alone), self.options.clone()).map_err(fail)?;
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), alone)
+                .with_projection(mask(schema, &needed))
+                .with_batch_size(batch_rows);
         if let Some(predicate) = &self.predicate {
             let columns: Vec<&str> = predicate.columns().iter().map(String::as_str).collect();
             let (predicate, excluded) = (Arc::clone(predicate), Arc::clone(&self.rows_excluded));
@@ -156,9 +176,7 @@ impl ParquetDocuments {
             });
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(filter)]));
         }
-        builder
-            .build()
-            .map_err(|error| self.fail(row_group, &ArrowError::from(error)))
+        builder.build().map_err(fail)
     }
 
     fn needed(&self) -> Vec<&str> {
@@ -189,13 +207,16 @@ impl ParquetDocuments {
                 .transpose()
         };
         let rows = as_type(ROW_NUMBER, &DataType::Int64)?;
+        let (rows_before, _) = self.rows_before;
         Ok(RawDocuments {
             ids: as_text(&self.columns.id)?,
             texts: as_type(&self.columns.text, &DataType::Utf8View)?
                 .as_string_view()
                 .clone(),
             sources: as_text(&self.columns.source)?,
-            rows: rows.as_primitive::<Int64Type>().unary(|row| row as u64),
+            rows: rows
+                .as_primitive::<Int64Type>()
+                .unary(|row| rows_before.saturating_add(row as u64)),
             reasons: None,
         })
     }
@@ -207,6 +228,10 @@ impl ParquetDocuments {
         };
         contents(&self.file, &self.slice.file.name, &error.to_string()).into_failure(place)
     }
+}
+
+fn n_rows(row_group: &RowGroupMetaData) -> u64 {
+    u64::try_from(row_group.num_rows()).unwrap_or(0)
 }
 
 /// What went wrong: a failed read or a change of the file if there was one, else its contents.
@@ -236,7 +261,8 @@ fn text_as_view(schema: &SchemaRef, text: &str) -> SchemaRef {
         .fields()
         .iter()
         .map(|field| {
-            if field.name() == text {
+            // A column of nulls stays one; nothing else is read as that.
+            if field.name() == text && field.data_type() != &DataType::Null {
                 Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
             } else {
                 Arc::clone(field)

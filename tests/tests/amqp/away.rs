@@ -225,3 +225,54 @@ async fn a_delivery_that_is_kept_for_too_long_comes_again() {
     second.ack().await.unwrap();
     assert_silent(&queue).await;
 }
+
+/// A broker that is killed right after queues were declared may come back with some that have no
+/// leader. All that wait for such a queue find out at the same time, and only one may mend it: else
+/// the broker could not declare it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_without_a_leader_are_mended_by_one_of_many() {
+    const N_WORKERS: usize = 4;
+    let Some(mut broker) = RabbitMq::start() else {
+        return;
+    };
+    // Several vhosts are several chances to meet such a queue.
+    let urls: Vec<String> = (0..3).map(|_| broker.new_vhost_url()).collect();
+    for url in &urls {
+        let queue = connect(url.clone(), 0).await;
+        queue.close().await;
+    }
+    broker.kill();
+    broker.start_again();
+    for url in urls {
+        let mut connecting = tokio::task::JoinSet::new();
+        for _ in 0..N_WORKERS {
+            let options = AmqpOptions {
+                resources: Resource::ALL.to_vec(),
+                ..options(url.clone(), 1)
+            };
+            connecting.spawn(connect_at_last(options));
+        }
+        let workers = connecting.join_all().await;
+        let coordinator = connect(url.clone(), 0).await;
+        for route in [Priority::High, Priority::Normal, Priority::Low]
+            .into_iter()
+            .flat_map(|priority| Resource::ALL.map(|resource| Route { resource, priority }))
+        {
+            let all = Some(N_WORKERS as u64);
+            eventually(&coordinator, route, |state| state.n_slots >= all).await;
+        }
+        drop(workers);
+        coordinator.close().await;
+    }
+}
+
+/// Connects again and again, as a worker does.
+async fn connect_at_last(options: AmqpOptions) -> AmqpQueue {
+    let deadline = Instant::now() + 2 * SOON;
+    loop {
+        match AmqpQueue::connect(options.clone()).await {
+            Ok(queue) => return queue,
+            Err(error) => assert!(Instant::now() < deadline, "cannot connect: {error}"),
+        }
+    }
+}

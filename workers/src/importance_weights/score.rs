@@ -29,6 +29,9 @@ pub(crate) const CHUNK_START: &str = "chunk_start";
 /// See [`CHUNK_START`].
 pub(crate) const CHUNK_END: &str = "chunk_end";
 
+/// Chunks that are held before they are handed on.
+const CHUNKS_MAX: usize = 1 << 16;
+
 /// Parameters of the map `score`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,6 +157,17 @@ impl ScoreStage {
         rows.status.append_value("rejected");
         rows.reason.append_value(reason);
     }
+
+    fn emit(
+        &mut self,
+        rows: Rows,
+        batch: &RecordBatch,
+        chunks: Option<Chunks>,
+        emit: Emit<'_>,
+    ) -> Result<(), Failure> {
+        self.lanes.rows_in += rows.n_tokens.len() as u64;
+        emit(rows.finish(&self.schema, batch, chunks)?)
+    }
 }
 
 impl MapStage for ScoreStage {
@@ -193,11 +207,14 @@ impl MapStage for ScoreStage {
                 let doc_id = format!("{}#{idx}", doc_ids.value(row));
                 chunks.push(row, doc_id, Some(range.clone()));
                 self.score(&text[range], &mut rows);
+                // A text may have any number of chunks.
+                if rows.n_tokens.len() == CHUNKS_MAX {
+                    let full = std::mem::replace(&mut rows, Rows::new(&self.params, CHUNKS_MAX));
+                    self.emit(full, batch, Some(std::mem::take(chunks)), emit)?;
+                }
             }
         }
-        let rows_out = rows.n_tokens.len() as u64;
-        self.lanes.rows_in += rows_out;
-        emit(rows.finish(&self.schema, batch, chunks)?)
+        self.emit(rows, batch, chunks, emit)
     }
 
     fn finish(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {

@@ -96,6 +96,11 @@ fn dead_arguments() -> FieldTable {
     ])
 }
 
+/// Arguments of a queue that is no quorum queue, whatever the default of the vhost.
+pub(super) fn classic_arguments() -> FieldTable {
+    table([("x-queue-type", text("classic"))])
+}
+
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }

@@ -2,7 +2,7 @@
 //! each, counted, and with refusals cut down to what may be shown.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -55,6 +55,7 @@ impl HttpConnector for Connector {
             client,
             gate: Arc::clone(&self.gate),
             timeouts: self.timeouts,
+            has_metadata: AtomicBool::new(false),
         }))
     }
 }
@@ -82,6 +83,8 @@ struct Service {
     client: HttpClient,
     gate: Arc<Gate>,
     timeouts: Timeouts,
+    /// Whether a server of metadata has answered: there is one, and its silence will pass.
+    has_metadata: AtomicBool,
 }
 
 #[async_trait]
@@ -115,11 +118,14 @@ impl HttpService for Service {
                     // Bodies are not waited for: one that nobody reads must not keep others out.
                     permit.end(Outcome::Served);
                 }
+                if facts.is_metadata {
+                    self.has_metadata.store(true, Ordering::Relaxed);
+                }
                 self.receive(&facts, response).await
             }
             Err(error) => {
                 count(format!("{:?}", error.kind()).to_lowercase());
-                Err(facts.explained(error))
+                Err(facts.explained(error, self.has_metadata.load(Ordering::Relaxed)))
             }
         }
     }
@@ -223,8 +229,8 @@ impl RequestFacts {
     }
 
     /// The error with the kind that lets `object_store` do the right thing: ask again or not.
-    fn explained(&self, error: HttpError) -> HttpError {
-        if self.is_metadata {
+    fn explained(&self, error: HttpError, has_metadata: bool) -> HttpError {
+        if self.is_metadata && !has_metadata {
             let message = METADATA_ABSENT;
             let source = error;
             return HttpError::new(HttpErrorKind::Unknown, Explained { message, source });
@@ -312,13 +318,20 @@ mod tests {
         };
         let kind = |facts: RequestFacts, kind, message: &str| {
             let cause = std::io::Error::other(message.to_owned());
-            facts.explained(HttpError::new(kind, cause)).kind()
+            facts.explained(HttpError::new(kind, cause), false).kind()
         };
         use HttpErrorKind::{Connect, Interrupted, Request, Timeout, Unknown};
         assert_eq!(kind(facts(false, false), Timeout, ""), Timeout);
         assert_eq!(kind(facts(true, false), Timeout, ""), Request);
         assert_eq!(kind(facts(true, false), Interrupted, ""), Request);
         assert_eq!(kind(facts(false, true), Connect, ""), Unknown);
+        let silent = HttpError::new(Connect, std::io::Error::other(""));
+        let known = facts(false, true).explained(silent, true);
+        assert_eq!(
+            known.kind(),
+            Connect,
+            "one that has answered is asked again"
+        );
         let untrusted = "invalid peer certificate: UnknownIssuer";
         assert_eq!(kind(facts(false, false), Connect, untrusted), Unknown);
     }
