@@ -107,13 +107,15 @@ pub struct BrokerOptions {
 }
 
 impl From<BrokerOptions> for BrokerArguments {
-    /// The password comes from the environment only: a command line is seen by everyone.
+    /// The password comes from the environment only: a command line is seen by everyone. A variable
+    /// that is empty is none.
     fn from(options: BrokerOptions) -> Self {
+        let some = |value: Option<String>| value.filter(|value| !value.is_empty());
         Self {
-            url: options.queue.map(Secret),
-            user: options.queue_user,
-            password: std::env::var("GLEANER_QUEUE_PASSWORD").ok().map(Secret),
-            ca_file: options.queue_ca,
+            url: some(options.queue).map(Secret),
+            user: some(options.queue_user),
+            password: some(std::env::var("GLEANER_QUEUE_PASSWORD").ok()).map(Secret),
+            ca_file: options.queue_ca.filter(|path| !path.as_os_str().is_empty()),
             consumer_timeout: options.consumer_timeout.map(|it| it.duration()),
         }
     }
