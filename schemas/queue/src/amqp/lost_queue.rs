@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use lapin::options::{BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Connection, ErrorKind};
 
@@ -21,6 +21,8 @@ use super::{consumer, topology};
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for a second look, since somebody else may have made it anew.
 const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bound of the time that it takes to look whether a queue is to be made anew.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bound of the time that it takes to make a queue anew; the broker itself waits for 5 s for a
 /// leader, more than once.
 const MAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,11 +31,12 @@ const RIGHT: &str = "gleaner.repair";
 /// Code of the protocol for what belongs to another connection.
 const RESOURCE_LOCKED: u16 = 405;
 
-/// What became of a queue that did not answer.
-enum Outcome {
-    MadeAnew,
+/// What a second look at a queue that did not answer has found.
+enum Found {
+    /// It is to be mended, by whoever has this channel.
+    Lost(Channel),
     InUse,
-    Answers,
+    Answering,
     UpToAnother,
 }
 
@@ -42,69 +45,80 @@ enum Outcome {
 /// A message that somebody publishes meanwhile is lost, and its task is offered again like any
 /// whose message is lost. The caller gives the connection up.
 pub(super) async fn make_anew(connection: &Connection, queue: &ShortString) {
-    match tokio::time::timeout(MAKE_TIMEOUT, in_turn(connection, queue)).await {
-        Ok(Ok(Outcome::MadeAnew)) => {
-            tracing::warn!(%queue, "a queue did not answer and held nothing; it was made anew");
+    let silent = || tracing::warn!(%queue, "a queue does not answer, nor does the broker");
+    let failed = |error| tracing::warn!(%queue, %error, "cannot make a queue anew");
+    let found = match tokio::time::timeout(LOOK_TIMEOUT, look(connection, queue)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return failed(error),
+        Err(_) => return silent(),
+    };
+    match found {
+        Found::Lost(right) => {
+            let made = make(&right, queue);
+            match tokio::time::timeout(MAKE_TIMEOUT, made).await {
+                Ok(Ok(())) => tracing::warn!(
+                    %queue,
+                    "a queue did not answer and held nothing; it was made anew"
+                ),
+                Ok(Err(error)) => failed(error),
+                Err(_) => silent(),
+            }
         }
-        Ok(Ok(Outcome::InUse)) => {
-            tracing::warn!(%queue, "a queue does not answer, though it is in use");
-        }
-        Ok(Ok(Outcome::Answers)) => tracing::info!(%queue, "a queue answers again"),
-        Ok(Ok(Outcome::UpToAnother)) => {
+        Found::InUse => tracing::warn!(%queue, "a queue does not answer, though it is in use"),
+        Found::Answering => tracing::info!(%queue, "a queue answers again"),
+        Found::UpToAnother => {
             tracing::info!(%queue, "a queue does not answer; another process mends it");
         }
-        Ok(Err(error)) => tracing::warn!(%queue, %error, "cannot make a queue anew"),
-        Err(_) => tracing::warn!(%queue, "a queue does not answer, nor does the broker"),
     }
 }
 
-async fn in_turn(connection: &Connection, queue: &ShortString) -> lapin::Result<Outcome> {
+/// Takes the right to mend queues, and looks whether there is something to mend.
+async fn look(connection: &Connection, queue: &ShortString) -> lapin::Result<Found> {
     let right = connection.create_channel().await?;
     let exclusive = QueueDeclareOptions {
         exclusive: true,
         ..QueueDeclareOptions::default()
     };
-    match right
-        .queue_declare(RIGHT.into(), exclusive, topology::classic_arguments())
-        .await
-    {
+    let taken = right.queue_declare(RIGHT.into(), exclusive, topology::classic_arguments());
+    match taken.await {
         Ok(_) => {}
-        Err(error) if is_locked(&error) => return Ok(Outcome::UpToAnother),
+        Err(error) if is_locked(&error) => return Ok(Found::UpToAnother),
         Err(error) => return Err(error),
     }
-    let outcome = if_alone(connection, queue).await;
-    // The end of the connection gives the right back, too.
-    let _ = right
-        .queue_delete(RIGHT.into(), QueueDeleteOptions::default())
-        .await;
-    outcome
+    let known = topology::look(&right, queue.clone()).await?;
+    let found = if known.message_count() > 0 || known.consumer_count() > 0 {
+        Found::InUse
+    } else if answers(connection, queue).await? {
+        Found::Answering
+    } else {
+        return Ok(Found::Lost(right));
+    };
+    give_back(&right).await?;
+    Ok(found)
 }
 
-async fn if_alone(connection: &Connection, queue: &ShortString) -> lapin::Result<Outcome> {
-    let channel = connection.create_channel().await?;
-    let known = topology::look(&channel, queue.clone()).await?;
-    if known.message_count() > 0 || known.consumer_count() > 0 {
-        return Ok(Outcome::InUse);
-    }
-    let asked = connection.create_channel().await?;
-    if answers(&asked, queue).await? {
-        asked.close(200, "bye".into()).await?;
-        return Ok(Outcome::Answers);
-    }
-    channel
-        .queue_delete(queue.clone(), QueueDeleteOptions::default())
-        .await?;
-    topology::declare(&channel).await?;
-    Ok(Outcome::MadeAnew)
+async fn make(right: &Channel, queue: &ShortString) -> lapin::Result<()> {
+    let options = QueueDeleteOptions::default();
+    right.queue_delete(queue.clone(), options).await?;
+    topology::declare(right).await?;
+    give_back(right).await
+}
+
+/// The end of the connection does that, too.
+async fn give_back(right: &Channel) -> lapin::Result<()> {
+    let options = QueueDeleteOptions::default();
+    right.queue_delete(RIGHT.into(), options).await?;
+    Ok(())
 }
 
 /// Whether a queue lets somebody consume. A consumer that is granted late stays until the
 /// connection ends.
-async fn answers(channel: &Channel, queue: &ShortString) -> lapin::Result<bool> {
-    channel.basic_qos(1, BasicQosOptions::default()).await?;
-    let asked = consumer::consume(channel, queue.clone());
+async fn answers(connection: &Connection, queue: &ShortString) -> lapin::Result<bool> {
+    let channel = connection.create_channel().await?;
+    let asked = consumer::consume(&channel, queue.clone());
     match tokio::time::timeout(SECOND_TIMEOUT, asked).await {
-        Ok(consumer) => consumer.map(|_| true),
+        Ok(Ok(_)) => channel.close(200, "bye".into()).await.map(|()| true),
+        Ok(Err(error)) => Err(error),
         Err(_) => Ok(false),
     }
 }
