@@ -2,27 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use gleaner_schemas::{Failure, FailureKind, SourceFile};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::fetch::fetch;
 use crate::output::OutputError;
 use crate::read_error::ReadError;
+use crate::remote_blocks::{BLOCK_BYTES, RemoteBlocks};
 use crate::stores::Stores;
 
-/// Bytes that are fetched at a time from stores other than the local one.
-const BLOCK_BYTES: u64 = 4 << 20;
-/// Blocks kept in memory; columns are read side by side, each from its own place.
-const BLOCKS_KEPT: usize = 6;
 /// Bytes that a sequential read of a local file takes at a time.
 const LOCAL_READ_BYTES: usize = 256 << 10;
 
@@ -128,7 +125,7 @@ struct Shared {
 
 enum PlaceOfBytes {
     Local { file: File },
-    Remote { blocks: Mutex<Vec<(u64, Bytes)>> },
+    Remote { blocks: RemoteBlocks },
 }
 
 impl RangeReader {
@@ -139,7 +136,13 @@ impl RangeReader {
         let place = match local {
             Some(file) => PlaceOfBytes::Local { file },
             None => PlaceOfBytes::Remote {
-                blocks: Mutex::default(),
+                blocks: RemoteBlocks::new(
+                    Arc::clone(&store),
+                    path.clone(),
+                    source.bytes,
+                    source.etag.clone(),
+                    io.handle.clone(),
+                ),
             },
         };
         let reader = Self {
@@ -278,34 +281,15 @@ impl RangeReader {
         let PlaceOfBytes::Remote { blocks } = &self.shared.place else {
             return Ok(Bytes::new());
         };
-        let known = |blocks: &Mutex<Vec<(u64, Bytes)>>| {
-            let blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = blocks.iter().find(|(known, _)| *known == idx);
-            found.map(|(_, bytes)| bytes.clone())
-        };
-        if let Some(bytes) = known(blocks) {
-            return Ok(bytes);
+        let block = self.shared.io.wait(blocks.get(idx));
+        block.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))
+    }
+
+    /// Says which bytes will be read from now on, so that they can be fetched in time.
+    pub(crate) fn expect(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        if let PlaceOfBytes::Remote { blocks } = &self.shared.place {
+            blocks.expect(ranges);
         }
-        let start = idx * BLOCK_BYTES;
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(
-                start..(start + BLOCK_BYTES).min(self.shared.bytes),
-            )),
-            if_match: self.shared.etag.clone(),
-            ..GetOptions::default()
-        };
-        let Shared {
-            io, store, path, ..
-        } = self.shared.as_ref();
-        let fetched = io.wait(fetch(store.as_ref(), path, options));
-        let bytes =
-            fetched.map_err(|error| self.fail(ReadError::store(&self.shared.name, error)))?;
-        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if blocks.len() >= BLOCKS_KEPT {
-            blocks.remove(0);
-        }
-        blocks.push((idx, bytes.clone()));
-        Ok(bytes)
     }
 
     /// Reads on from an offset.

@@ -27,6 +27,7 @@ mod parquet_documents;
 mod phase_manifest;
 mod read_error;
 pub mod redact;
+mod remote_blocks;
 mod staged;
 pub mod store_error;
 pub mod stores;

@@ -3,6 +3,7 @@
 //! The synchronous reader of the parquet crate is given ranges of the object as it asks for
 //! them, so memory depends on the size of a page and of a batch, never of a row group.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +36,7 @@ pub(crate) struct ParquetDocuments {
     columns: DocumentColumns,
     predicate: Option<Arc<dyn crate::documents::RowPredicate>>,
     limits: BatchLimits,
-    row_groups: std::ops::Range<u32>,
+    row_groups: Range<u32>,
     /// Rows of the file before the current row group, then those before the next.
     rows_before: (u64, u64),
     current: Option<(u32, ParquetRecordBatchReader)>,
@@ -154,6 +155,7 @@ impl ParquetDocuments {
         let batch_rows = self
             .limits
             .rows(u64::try_from(bytes).unwrap_or(0), n_rows(facts));
+        self.file.expect(self.ranges_from(row_group));
         let alone = ParquetMetaDataBuilder::new(self.metadata.metadata().file_metadata().clone())
             .add_row_group(facts.clone())
             .build();
@@ -177,6 +179,32 @@ impl ParquetDocuments {
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(filter)]));
         }
         builder.build().map_err(fail)
+    }
+
+    /// Where the columns lie that are read of a row group and of the one after it.
+    fn ranges_from(&self, row_group: u32) -> Vec<Range<u64>> {
+        let metadata = self.metadata.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let filtered = self.predicate.iter().flat_map(|it| it.columns());
+        let needed: Vec<&str> = self
+            .needed()
+            .into_iter()
+            .chain(filtered.map(String::as_str))
+            .collect();
+        let row_groups = metadata.row_groups().iter().skip(row_group as usize);
+        row_groups
+            .take((self.row_groups.len() + 1).min(2))
+            .flat_map(|facts| facts.columns().iter().enumerate())
+            .filter(|(leaf, _)| needed.contains(&schema.get_column_root(*leaf).name()))
+            .filter_map(|(_, column)| {
+                let start = column
+                    .dictionary_page_offset()
+                    .unwrap_or(column.data_page_offset());
+                let start = u64::try_from(start).ok()?;
+                let length = u64::try_from(column.compressed_size()).ok()?;
+                Some(start..start.saturating_add(length))
+            })
+            .collect()
     }
 
     fn needed(&self) -> Vec<&str> {

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
 use gleaner_schemas::{ContentHash, FailureKind, FileFormat, Place};
 use object_store::{
-    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::*;
