@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Bound of the time that a node takes to start, on a machine that does much else.
 const START_MAX: Duration = Duration::from_secs(120);
+/// Further calls of `rabbitmqctl` that could not talk to the node.
+const CTL_RETRIES: u32 = 3;
 /// Bound of the time that a node takes to stop in an orderly way.
 const STOP_MAX: Duration = Duration::from_secs(60);
 /// Debian's own scripts change to another user; these do not.
@@ -166,7 +168,16 @@ impl RabbitMq {
     ///
     /// If it fails.
     pub fn ctl<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> String {
-        let ended = self.try_ctl(args);
+        let args: Vec<_> = args.into_iter().collect();
+        let mut ended = self.try_ctl(&args);
+        // On a busy machine the tool does not find the time to shake hands with the node.
+        for _ in 0..CTL_RETRIES {
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            if ended.status.success() || !said.contains("Erlang distribution failed") {
+                break;
+            }
+            ended = self.try_ctl(&args);
+        }
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
         let complained = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "rabbitmqctl: {said} {complained}");
