@@ -207,6 +207,15 @@ impl Exchange {
                 }
                 continue;
             };
+            // Whoever sent it before may have stored the reply, and ended, since it was looked for.
+            if number > 0
+                && let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)?
+            {
+                return Ok(Answer {
+                    stored,
+                    is_old: true,
+                });
+            }
             let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
             let cancel = cancel.clone();
             let sending = self.sendings.spawn(async move {

@@ -10,8 +10,12 @@ use gleaner_schemas::{EndpointSettings, FailureKind, RunId};
 use gleaner_scripted_endpoint::{Play, Request, Script, ScriptedServer, ServerOptions, always};
 use gleaner_storage::numbered::Numbered;
 use gleaner_storage::{Output, Stores, layout};
+use object_store::ObjectStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+mod held_store;
+mod once;
 
 use super::access::Exchanges;
 use super::clock::SystemClock;
@@ -28,12 +32,16 @@ struct Scene {
 
 impl Scene {
     async fn new(script: Script, latency: Duration) -> Self {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Self::over(store, script, latency).await
+    }
+
+    async fn over(store: Arc<dyn ObjectStore>, script: Script, latency: Duration) -> Self {
         let options = ServerOptions {
             latency,
             ..ServerOptions::default()
         };
         let server = ScriptedServer::start(script, options).await.unwrap();
-        let store = Arc::new(object_store::memory::InMemory::new());
         let stores = Stores::from_env().with("memory://exchange", store);
         let output = Output::open(&stores, "memory://exchange/out").unwrap();
         Self { server, output }

@@ -1,0 +1,37 @@
+//! Nothing is paid for twice, whatever comes in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gleaner_scripted_endpoint::{Play, always};
+use gleaner_storage::layout;
+
+use super::held_store::{HeldStore, Operation};
+use super::{Scene, ask};
+
+/// Another slot looks for the reply before it is stored, and at its note when its sender is done.
+#[tokio::test]
+async fn a_reply_that_comes_between_two_looks_is_found() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let exchange = scene.exchange(&exchanges).await;
+    let asked = || {
+        let exchange = Arc::clone(&exchange);
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    let replies = store.hold(Operation::Put, layout::REPLIES);
+    let first = asked();
+    replies.reached(1).await;
+    let notes = store.hold(Operation::Get, layout::REQUESTS);
+    let second = asked();
+    notes.reached(1).await;
+    drop(replies);
+    let first = first.await.unwrap().unwrap();
+    drop(notes);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(scene.server.log().n_requests(), 1);
+    assert_eq!((first.is_old, second.is_old), (false, true));
+    assert_eq!(first.stored, second.stored);
+}
