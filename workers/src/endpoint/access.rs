@@ -13,6 +13,7 @@ use gleaner_storage::Output;
 use super::clock::Clock;
 use super::exchange::{EndpointFacts, Exchange, ExchangeParts};
 use super::local::{LocalModels, n_at_once};
+use super::process::ProcessIdentity;
 use super::purse::{Purse, PurseSettings};
 use super::settings::Settings;
 use super::shared_pace::{Rates, SharedPace};
@@ -42,6 +43,8 @@ pub struct Exchanges {
     /// Those that newer settings have replaced: what they sent is waited for all the same.
     retired: Mutex<Vec<Arc<Exchange>>>,
     under_way: Arc<UnderWay>,
+    /// Of the process whose requests `under_way` knows.
+    process: ProcessIdentity,
     local: LocalModels,
 }
 
@@ -57,6 +60,7 @@ impl Exchanges {
     pub fn new(worker: String, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
         Self {
             worker,
+            process: ProcessIdentity::own(entropy.next_u64()),
             entropy,
             clock,
             settings: Mutex::default(),
@@ -192,6 +196,7 @@ impl Exchanges {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             under_way: Arc::clone(&self.under_way),
+            process: self.process.clone(),
             facts: EndpointFacts {
                 name: name.clone(),
                 hash,

@@ -72,12 +72,13 @@ pub struct ExchangeParts {
     pub entropy: Arc<dyn Entropy>,
     /// Requests that this process has under way, over all exchanges.
     pub under_way: Arc<UnderWay>,
+    /// The process that they are of.
+    pub process: ProcessIdentity,
 }
 
 /// Asks one endpoint. Shared by the slots of a worker.
 pub struct Exchange {
     parts: ExchangeParts,
-    process: ProcessIdentity,
     /// What was sent is waited for, whatever becomes of the task that wanted it.
     sendings: TaskTracker,
 }
@@ -131,7 +132,6 @@ impl Exchange {
     #[must_use]
     pub fn new(parts: ExchangeParts) -> Self {
         Self {
-            process: ProcessIdentity::own(),
             sendings: TaskTracker::new(),
             parts,
         }
@@ -250,7 +250,7 @@ impl Exchange {
             let Some(sent) = stored::sent(&parts.output, key, number).await? else {
                 return Ok(Ok(number));
             };
-            let is_under_way = sent.process != self.process || parts.under_way.has(key);
+            let is_under_way = !sent.process.is_same(&parts.process) || parts.under_way.has(key);
             if is_under_way
                 && sent.may_be_answered(parts.clock.now_ms())
                 && !stored::is_withdrawn(&parts.output, key, number).await?
@@ -281,7 +281,6 @@ impl Exchange {
         let estimate = cost(self.parts.price.as_ref(), bound.prompt, bound.completion);
         let noting = Noting {
             parts,
-            process: &self.process,
             key,
             stage: &request.stage,
             estimate,

@@ -7,7 +7,6 @@ use tokio::sync::Mutex;
 
 use super::ending::Ending;
 use super::exchange::{ExchangeParts, cancelled};
-use super::process::ProcessIdentity;
 use super::purse::{PurseError, Reservation};
 use super::spending::Amounts;
 use super::stored::{self, SentRequest};
@@ -43,7 +42,6 @@ pub(super) struct NotingState {
 /// What comes before each sending: its time, a part of the budget, the note.
 pub(super) struct Noting<'a> {
     pub(super) parts: &'a ExchangeParts,
-    pub(super) process: &'a ProcessIdentity,
     pub(super) key: &'a str,
     pub(super) stage: &'a str,
     /// What it may cost at most: a token has at least a byte.
@@ -84,7 +82,7 @@ impl Noting<'_> {
             sent_ms: now_ms,
             until_ms: now_ms.saturating_add(timeout_ms).saturating_add(SLACK_MS),
             worker: parts.worker.clone(),
-            process: self.process.clone(),
+            process: parts.process.clone(),
             nonce: parts.entropy.next_u64(),
         };
         match stored::note_sent(&parts.output, &sent).await {

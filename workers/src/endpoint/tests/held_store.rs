@@ -22,6 +22,7 @@ pub(super) enum Operation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
+    Passes,
     Waits,
     Fails,
 }
@@ -70,6 +71,11 @@ impl HeldStore {
         Held(rule)
     }
 
+    /// Operations on objects of a folder are counted.
+    pub(super) fn watch(&self, operation: Operation, folder: &'static str) -> Held {
+        self.rule(operation, folder, Effect::Passes)
+    }
+
     /// Operations on objects of a folder wait, before they do anything, until this is dropped.
     pub(super) fn hold(&self, operation: Operation, folder: &'static str) -> Held {
         self.rule(operation, folder, Effect::Waits)
@@ -90,6 +96,7 @@ impl HeldStore {
             }
             rule.reached.add_permits(1);
             match rule.effect {
+                Effect::Passes => {}
                 Effect::Waits => rule.is_over.cancelled().await,
                 Effect::Fails => {
                     return Err(object_store::Error::Generic {

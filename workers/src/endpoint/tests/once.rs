@@ -35,3 +35,28 @@ async fn a_reply_that_comes_between_two_looks_is_found() {
     assert_eq!((first.is_old, second.is_old), (false, true));
     assert_eq!(first.stored, second.stored);
 }
+
+/// Where a system tells nothing of processes, those of two machines look alike.
+#[tokio::test]
+async fn another_process_that_looks_alike_is_waited_for() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let asked = async |seed| {
+        let exchange = scene.exchange(&scene.process(seed)).await;
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    let replies = store.hold(Operation::Put, layout::REPLIES);
+    let first = asked(1).await;
+    replies.reached(1).await;
+    let notes = store.watch(Operation::Get, layout::REQUESTS);
+    let second = asked(2).await;
+    tokio::select! {
+        () = notes.reached(4) => {}
+        () = scene.requested(2) => panic!("it is sent again"),
+    }
+    drop(replies);
+    assert!(!first.await.unwrap().unwrap().is_old);
+    assert!(second.await.unwrap().unwrap().is_old);
+    assert_eq!(scene.server.log().n_requests(), 1);
+}
