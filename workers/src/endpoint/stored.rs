@@ -59,12 +59,6 @@ pub struct SentRequest {
 impl SentRequest {
     /// The version of the format that this build writes and reads.
     pub const FORMAT: u32 = 1;
-
-    /// Whether its sender may still get an answer.
-    #[must_use]
-    pub fn may_be_answered(&self, now_ms: i64) -> bool {
-        now_ms < self.until_ms && !self.process.has_ended()
-    }
 }
 
 /// `_gleaner/replies/<xx>/<key>.parquet`: one row, the reply to a request.
@@ -278,17 +272,23 @@ pub async fn reply(output: &Output, request: &str) -> Result<Option<StoredReply>
     Ok(Some(reply))
 }
 
-/// Stores a reply. Should another worker have been faster, its reply counts, for both.
+/// Stores a reply, `encoded`. Should another worker have been faster, its reply counts, for both: it
+/// is returned.
 ///
 /// # Errors
 ///
-/// Of the store.
-pub async fn keep_reply(output: &Output, reply: StoredReply) -> Result<StoredReply, Failure> {
-    let key = layout::reply(&reply.request);
-    match output.create(&key, reply.encode()?).await? {
-        Created::Stored => Ok(reply),
+/// Of the store. The reply may be there all the same.
+pub async fn keep_reply(
+    output: &Output,
+    request: &str,
+    encoded: Bytes,
+) -> Result<Option<StoredReply>, OutputError> {
+    let key = layout::reply(request);
+    match output.create(&key, encoded).await? {
+        Created::Stored => Ok(None),
         Created::Exists(bytes) => {
-            StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key).into())
+            let other = StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key))?;
+            Ok(Some(other))
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gleaner_schemas::FailureKind;
 use gleaner_scripted_endpoint::{Play, always};
 use gleaner_storage::layout;
+use tokio_util::sync::CancellationToken;
 
 use super::held_store::{HeldStore, Operation};
-use super::{Scene, ask};
+use super::{Scene, ask, failure_of, request};
 
 /// Another slot looks for the reply before it is stored, and at its note when its sender is done.
 #[tokio::test]
@@ -59,4 +61,36 @@ async fn another_process_that_looks_alike_is_waited_for() {
     assert!(!first.await.unwrap().unwrap().is_old);
     assert!(second.await.unwrap().unwrap().is_old);
     assert_eq!(scene.server.log().n_requests(), 1);
+}
+
+/// A store that takes no reply for longer than its client tries.
+#[tokio::test]
+async fn a_reply_is_held_until_the_store_takes_it() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let exchange = scene.exchange(&exchanges).await;
+    let failing = store.fail(Operation::Put, layout::REPLIES);
+    let first = {
+        let exchange = Arc::clone(&exchange);
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    failing.reached(3).await;
+    // A task that is cancelled meanwhile needs no answer; the reply is held all the same.
+    let cancel = CancellationToken::new();
+    let second = {
+        let (exchange, cancel) = (Arc::clone(&exchange), cancel.clone());
+        tokio::spawn(async move { exchange.ask(request("about 1".to_owned()), &cancel).await })
+    };
+    scene.requested(2).await;
+    failing.reached(2).await;
+    cancel.cancel();
+    assert_eq!(failure_of(&second.await.unwrap()).0, FailureKind::Transient);
+    drop(failing);
+    assert!(first.await.unwrap().is_ok());
+    assert!(exchange.finish(Duration::from_secs(20)).await);
+    assert_eq!(scene.n_objects(layout::REPLIES).await, 2);
+    assert!(ask(&exchange, 1).await.unwrap().is_old);
+    assert_eq!(scene.server.log().n_requests(), 2);
 }
