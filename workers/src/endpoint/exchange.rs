@@ -391,6 +391,8 @@ impl Exchange {
         };
         let kept = keeping::keep(&parts.output, stored, kept_waiting).await;
         parts.purse.settle(open.reservation, spent).await;
+        // What was refused before is not to count as possibly paid, should this worker be lost.
+        noting.take_back(&state.refused).await;
         Ok(Sending::Answered(Box::new(kept?)))
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gleaner_schemas::FailureKind;
-use gleaner_scripted_endpoint::{Play, always};
+use gleaner_scripted_endpoint::{Play, always, in_turn};
 use gleaner_storage::layout;
 use tokio_util::sync::CancellationToken;
 
+use super::super::lost_requests::{self, LostRequests};
+use super::super::spending::Amounts;
 use super::held_store::{HeldStore, Operation};
 use super::{Scene, ask, failure_of, request};
 
@@ -93,4 +95,27 @@ async fn a_reply_is_held_until_the_store_takes_it() {
     assert_eq!(scene.n_objects(layout::REPLIES).await, 2);
     assert!(ask(&exchange, 1).await.unwrap().is_old);
     assert_eq!(scene.server.log().n_requests(), 2);
+}
+
+/// Should the worker be lost later, only what may be paid counts.
+#[tokio::test]
+async fn what_was_refused_before_a_reply_is_taken_back() {
+    let wait = || vec![("retry-after-ms", "1".to_owned())];
+    let script = in_turn(vec![
+        Play::Status(429, wait(), String::new()),
+        Play::Status(503, wait(), String::new()),
+        Play::Answer,
+    ]);
+    let scene = Scene::new(script, Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let answer = ask(&scene.exchange(&exchanges).await, 0).await.unwrap();
+    assert_eq!(answer.stored.number, 2);
+    assert_eq!(scene.n_objects(layout::WITHDRAWN).await, 2);
+    let lost = lost_requests::of_lease(&scene.output, &answer.stored.lease, 0).await;
+    let expected = LostRequests {
+        known: answer.stored.cost,
+        possibly: Amounts::default(),
+    };
+    assert_eq!(lost.unwrap(), expected);
 }
