@@ -22,6 +22,7 @@ mod losses;
 mod pause;
 mod reply;
 mod request;
+mod said;
 mod sending;
 mod stop;
 

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use crate::failure::{self, FailureClass};
+use crate::request::CompletionRequest;
+use crate::said::Said;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +94,10 @@ impl Usage {
 }
 
 impl Reply {
-    /// The failure that a body tells of although its status claims success. Nobody pays for it.
+    /// The failure that the body of an answer to `request` tells of although its status claims success.
+    /// Nobody pays for it.
     #[must_use]
-    pub fn embedded_failure(body: &[u8]) -> Option<ReplyError> {
+    pub fn embedded_failure(body: &[u8], request: &CompletionRequest) -> Option<ReplyError> {
         // Most replies are large and have none.
         let text = std::str::from_utf8(body).ok()?;
         if !text.contains("\"error\"") {
@@ -105,7 +108,8 @@ impl Reply {
         let problem = value
             .get("error")
             .filter(|it| !it.is_null() && !has_choices)?;
-        let class = failure::of_status(embedded_status(problem), body);
+        let said = Said::of(body, Some(request));
+        let class = failure::of_status(embedded_status(problem), &said);
         Some(error(class, failure::words(body)))
     }
 
@@ -126,7 +130,7 @@ impl Reply {
             )
         })?;
         if let Some(problem) = value.get("error").filter(|it| !it.is_null()) {
-            let class = failure::of_status(embedded_status(problem), body);
+            let class = failure::of_status(embedded_status(problem), &Said::of(body, None));
             return Err(error(class, failure::words(body)));
         }
         let choice = value

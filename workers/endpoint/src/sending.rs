@@ -13,6 +13,7 @@ use crate::failure::{self, FailureClass};
 use crate::pause;
 use crate::reply::Reply;
 use crate::request::CompletionRequest;
+use crate::said::Said;
 
 /// Largest answer that is read.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -87,13 +88,14 @@ impl Client {
             }
         }
         if status.is_success() {
-            if let Some(error) = Reply::embedded_failure(&bytes) {
+            if let Some(error) = Reply::embedded_failure(&bytes, request) {
+                let said = Said::of(&bytes, Some(request));
                 return Err(Failed {
                     class: error.class,
                     message: self.without_key(error.message),
                     status: Some(status.as_u16()),
                     pause: None,
-                    is_about_schema: failure::is_about_schema(400, &bytes),
+                    is_about_schema: failure::is_about_schema(400, &said),
                 });
             }
             return Ok(RawReply {
@@ -105,7 +107,8 @@ impl Client {
                 dialect,
             });
         }
-        Err(self.refused(status.as_u16(), &headers, &bytes))
+        let said = Said::of(&bytes, Some(request));
+        Err(self.refused(status.as_u16(), &headers, &bytes, &said))
     }
 
     /// Some servers repeat the key that they refuse.
@@ -118,7 +121,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failed {
+    pub(crate) fn refused(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        said: &Said,
+    ) -> Failed {
         let words = self.without_key(failure::words(body));
         let message = if words.is_empty() {
             format!("the server answers with status {status} and no word")
@@ -126,11 +135,11 @@ impl Client {
             format!("the server answers with status {status}: {words}")
         };
         Failed {
-            class: failure::of_status(status, body),
+            class: failure::of_status(status, said),
             message,
             status: Some(status),
             pause: pause::asked(headers, chrono::Utc::now()),
-            is_about_schema: failure::is_about_schema(status, body),
+            is_about_schema: failure::is_about_schema(status, said),
         }
     }
 }
