@@ -20,6 +20,7 @@ mod failure;
 mod limiter;
 mod losses;
 mod pause;
+mod plausible;
 mod reply;
 mod request;
 mod said;

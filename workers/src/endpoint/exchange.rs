@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, Usage,
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey,
+    TokenBound, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -368,7 +369,7 @@ impl Exchange {
                 };
             }
         };
-        let spent = self.cost_of(&reply.body, estimate);
+        let spent = self.cost_of(&reply.body, bound);
         let Some(open) = state.open.take() else {
             let message = "a request was sent without a note, which is a bug of Gleaner";
             return Err(Failure::new(FailureKind::Permanent, message).into());
@@ -396,13 +397,14 @@ impl Exchange {
         Ok(Sending::Answered(Box::new(kept?)))
     }
 
-    /// What a reply cost by the server's count; where it does not tell, the most it may have.
-    fn cost_of(&self, body: &Bytes, estimate: Amounts) -> Amounts {
-        let usage = Usage::of_body(body);
-        match (usage.prompt_tokens, usage.completion_tokens) {
-            (Some(prompt), Some(completion)) => cost(self.parts.price.as_ref(), prompt, completion),
-            _ => estimate,
-        }
+    /// What a reply cost by the server's count; of what it does not tell, the most that it may be.
+    fn cost_of(&self, body: &Bytes, bound: TokenBound) -> Amounts {
+        let usage = Usage::of_body(body).plausible(body, bound);
+        cost(
+            self.parts.price.as_ref(),
+            usage.prompt_tokens.unwrap_or(bound.prompt),
+            usage.completion_tokens.unwrap_or(bound.completion),
+        )
     }
 
     fn no_answer(&self, error: &CallError) -> NoAnswer {
