@@ -16,7 +16,7 @@ use crate::limiter::{Limiter, Pace};
 use crate::pause;
 use crate::request::{CompletionRequest, RequestKey};
 use crate::said::Said;
-use crate::sending::{connection_failure, timeout};
+use crate::sending::{connection_failure, idempotency_key, timeout};
 use crate::stop::Stop;
 
 /// A list of models is no work for a server.
@@ -197,6 +197,8 @@ impl Client {
         // Of this request alone, until the server has answered it: that a weaker dialect was refused
         // as well shows that it is the request that the server does not take.
         let mut weaker = None;
+        // A sending is another one for the server once it has answered the one before.
+        let (mut is_answered, mut key_number) = (false, None);
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);
         loop {
             let ended = |previous| self.not_sent(n_sendings, previous);
@@ -228,7 +230,11 @@ impl Client {
             }
             n_sendings += 1;
             let dialect = weaker.unwrap_or_else(|| self.dialect());
-            let sent = self.send(request, &key, dialect).await;
+            if is_answered {
+                key_number = Some(pace.number().await.unwrap_or(n_sendings));
+            }
+            let sending_key = idempotency_key(&key, request, dialect, key_number);
+            let sent = self.send(request, &sending_key, dialect).await;
             drop(turn);
             let failed = match sent {
                 Ok(mut reply) => {
@@ -241,6 +247,7 @@ impl Client {
                 }
                 Err(failed) => failed,
             };
+            is_answered = failed.is_answer();
             if failed.is_about_schema
                 && request.schema.is_some()
                 && let Some(next) = self.weaker(dialect)

@@ -160,8 +160,13 @@ pub struct CallError {
     pub may_be_paid: bool,
 }
 
-/// The server's own words about a failure, as far as it has any.
+/// The server's own words about a failure, as far as it has any, in one line that is not too long.
 pub(crate) fn words(body: &[u8]) -> String {
+    bounded(&all_words(body))
+}
+
+/// The same as they are.
+pub(crate) fn all_words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let error = value
@@ -178,8 +183,7 @@ pub(crate) fn words(body: &[u8]) -> String {
         .flatten()
         .find_map(|it| it.as_str().map(str::to_owned))
     });
-    let words = message.unwrap_or_else(|| text.trim().to_owned());
-    bounded(&words)
+    message.unwrap_or_else(|| text.trim().to_owned())
 }
 
 /// At most [`WORDS_MAX`] bytes, in one line.

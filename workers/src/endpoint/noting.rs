@@ -144,6 +144,10 @@ impl Pace for Noting<'_> {
         }
     }
 
+    async fn number(&self) -> Option<u32> {
+        self.state.lock().await.open.as_ref().map(|open| open.number)
+    }
+
     async fn is_current(&self) -> bool {
         let state = self.state.lock().await;
         state
