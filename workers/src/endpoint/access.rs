@@ -18,6 +18,7 @@ use super::purse::{Purse, PurseSettings};
 use super::settings::Settings;
 use super::shared_pace::{Rates, SharedPace};
 use super::spending::limits;
+use super::store_time::StoreTime;
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
 use crate::generation::EndpointIdentity;
@@ -173,6 +174,8 @@ impl Exchanges {
             tokens: endpoint.tokens_per_minute,
         };
         let (entropy, clock) = (&self.entropy, &self.clock);
+        let time = StoreTime::new(output.clone(), Arc::clone(clock), Arc::clone(entropy));
+        let time = Arc::new(time);
         Ok(Exchange::new(ExchangeParts {
             client,
             output: output.clone(),
@@ -181,6 +184,7 @@ impl Exchanges {
                 output.clone(),
                 Arc::clone(entropy),
                 Arc::clone(clock),
+                Arc::clone(&time),
             ),
             pace: SharedPace::new(
                 output.clone(),
@@ -193,7 +197,7 @@ impl Exchanges {
             concurrency: concurrency as usize,
             request_timeout,
             worker: self.worker.clone(),
-            clock: Arc::clone(clock),
+            time,
             entropy: Arc::clone(entropy),
             under_way: Arc::clone(&self.under_way),
             process: self.process.clone(),

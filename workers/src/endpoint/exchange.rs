@@ -16,7 +16,6 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::Clock;
 use super::ending::Ending;
 use super::keeping;
 use super::noting::{Ended, Noting, NotingState};
@@ -24,6 +23,7 @@ use super::process::ProcessIdentity;
 use super::purse::Purse;
 use super::shared_pace::SharedPace;
 use super::spending::{Amounts, cost};
+use super::store_time::StoreTime;
 use super::stored::{self, StoredReply};
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
@@ -34,7 +34,10 @@ const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A sender whose time is over may have the reply and wait for the store: it tries again within this
 /// time of the store's recovery, the pauses of the store's client included.
-const LAST_LOOK_PAUSE: Duration = Duration::from_secs(20);
+const LAST_LOOK_PAUSE: Duration = match cfg!(test) {
+    true => Duration::from_millis(200),
+    false => Duration::from_secs(20),
+};
 /// Bytes of a prompt per token, told low.
 const BYTES_PER_TOKEN: u64 = 3;
 /// A request that was sent so often without a reply is given up: something kills who sends it.
@@ -71,8 +74,8 @@ pub struct ExchangeParts {
     pub request_timeout: Duration,
     /// Name of this worker.
     pub worker: String,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
+    /// The time of the store.
+    pub time: Arc<StoreTime>,
     /// Random bits for notes.
     pub entropy: Arc<dyn Entropy>,
     /// Requests that this process has under way, over all exchanges.
@@ -282,7 +285,7 @@ impl Exchange {
     async fn next_number(&self, key: &str, from: u32, over: Option<u32>) -> Result<Turn, Failure> {
         let parts = &self.parts;
         for number in from..SENDINGS_MAX {
-            let Some(sent) = stored::sent(&parts.output, key, number).await? else {
+            let Some((sent, put_ms)) = stored::sent(&parts.output, key, number).await? else {
                 return Ok(Turn::Free(number));
             };
             let is_own = sent.process.is_same(&parts.process);
@@ -293,7 +296,7 @@ impl Exchange {
             if has_ended || stored::is_withdrawn(&parts.output, key, number).await? {
                 continue;
             }
-            if is_own || parts.clock.now_ms() < sent.until_ms {
+            if is_own || !sent.is_over(put_ms, parts.time.now_ms().await?) {
                 return Ok(Turn::Busy(number));
             }
             if over != Some(number) {

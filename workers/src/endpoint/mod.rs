@@ -12,6 +12,8 @@
 //! Once the server has told any request what concerns all (a wrong key, a quota that is used up, an
 //! unknown model), or the budget has no room for one, no slot of the process sends another.
 //!
+//! Notes and leases are judged by the store's clock ([`store_time`]): those of machines differ.
+//!
 //! A worker that is killed leaves notes without replies: those may be paid for. Whoever needs the
 //! answer waits until the sender cannot get it any more, and sends again under the next number.
 
@@ -28,6 +30,7 @@ pub mod purse;
 pub mod settings;
 pub mod shared_pace;
 pub mod spending;
+pub mod store_time;
 pub mod stored;
 pub mod under_way;
 

@@ -11,8 +11,7 @@ use super::purse::{PurseError, Reservation};
 use super::spending::Amounts;
 use super::stored::{self, SentRequest};
 
-/// Time for a request to get its place, for a reply to be stored, and for clocks that differ, before
-/// somebody else sends again.
+/// Time for a request to get its place, and for a reply to be stored, before somebody else sends again.
 const SLACK_MS: i64 = 90_000;
 /// The part of it that a request may wait for its place.
 pub(super) const WAITING_MS: i64 = 30_000;
@@ -69,7 +68,13 @@ impl Noting<'_> {
             }
             failed(error.into())
         })?;
-        let now_ms = parts.clock.now_ms();
+        let now_ms = match parts.time.now_ms().await {
+            Ok(now_ms) => now_ms,
+            Err(error) => {
+                parts.purse.settle(reservation, Amounts::default()).await;
+                return Err(failed(error.into()));
+            }
+        };
         let timeout_ms = i64::try_from(parts.request_timeout.as_millis()).unwrap_or(i64::MAX / 8);
         let sent = SentRequest {
             format: SentRequest::FORMAT,
@@ -149,11 +154,12 @@ impl Pace for Noting<'_> {
     }
 
     async fn is_current(&self) -> bool {
-        let state = self.state.lock().await;
-        state
-            .open
-            .as_ref()
-            .is_some_and(|open| self.parts.clock.now_ms().saturating_sub(open.sent_ms) < WAITING_MS)
+        let sent_ms = match &self.state.lock().await.open {
+            Some(open) => open.sent_ms,
+            None => return false,
+        };
+        let now_ms = self.parts.time.now_ms().await;
+        now_ms.is_ok_and(|now_ms| now_ms.saturating_sub(sent_ms) < WAITING_MS)
     }
 
     async fn withdraw(&self) {

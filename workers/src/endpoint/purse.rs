@@ -16,6 +16,7 @@ use super::ending::Ending;
 use super::lost_requests;
 use super::noting::WAITING_MS;
 use super::spending::{Amounts, Lease, NoLease, Spending};
+use super::store_time::StoreTime;
 use crate::entropy::Entropy;
 
 /// A lease covers about as many requests per request that may be in flight.
@@ -110,6 +111,8 @@ pub struct Purse {
     list: Numbered,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
+    /// Leases are judged by the store's clock.
+    time: Arc<StoreTime>,
     /// Held over a change in the store: one change at a time by each worker is enough.
     held: Mutex<Held>,
 }
@@ -140,6 +143,7 @@ impl Purse {
         output: Output,
         entropy: Arc<dyn Entropy>,
         clock: Arc<dyn Clock>,
+        time: Arc<StoreTime>,
     ) -> Self {
         let folder = layout::spending(&settings.endpoint);
         Self {
@@ -148,6 +152,7 @@ impl Purse {
             output,
             entropy,
             clock,
+            time,
             held: Mutex::default(),
         }
     }
@@ -166,13 +171,14 @@ impl Purse {
         let timeout_ms = milliseconds(self.settings.request_timeout);
         let waiting_since = Instant::now();
         loop {
-            let now_ms = self.clock.now_ms();
-            if self.settings.until_ms.is_some_and(|until| now_ms >= until) {
+            let clock_ms = self.clock.now_ms();
+            if self.settings.until_ms.is_some_and(|until| clock_ms >= until) {
                 return Err(PurseError::Spent(format!(
                     "the time that the job may spend at endpoint {} is over",
                     self.settings.name
                 )));
             }
+            let now_ms = self.time.now_ms().await?;
             if let Some((lease, until_ms)) = &held.lease
                 && now_ms.saturating_add(timeout_ms + WAITING_MS) < *until_ms
                 && held.free.covers(need)

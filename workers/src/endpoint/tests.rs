@@ -14,11 +14,12 @@ use object_store::ObjectStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+mod clocks;
 mod held_store;
 mod once;
 
 use super::access::Exchanges;
-use super::clock::SystemClock;
+use super::clock::{Clock, SystemClock};
 use super::exchange::{Answer, Exchange, NoAnswer};
 use super::lost_requests::without_reply;
 use super::stored;
@@ -68,8 +69,13 @@ impl Scene {
 
     /// A process that knows nothing of others.
     fn process(&self, seed: u64) -> Exchanges {
+        self.process_at(seed, Arc::new(SystemClock))
+    }
+
+    /// The same of a machine with another clock.
+    fn process_at(&self, seed: u64, clock: Arc<dyn Clock>) -> Exchanges {
         let entropy = Arc::new(SeededEntropy::new(seed));
-        Exchanges::new(format!("worker {seed}"), entropy, Arc::new(SystemClock))
+        Exchanges::new(format!("worker {seed}"), entropy, clock)
     }
 
     async fn exchange(&self, exchanges: &Exchanges) -> Arc<Exchange> {

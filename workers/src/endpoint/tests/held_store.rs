@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -40,6 +41,8 @@ struct Rule {
 pub(super) struct HeldStore {
     store: InMemory,
     rules: Mutex<Vec<Arc<Rule>>>,
+    /// Folders whose objects are told to be older than they are.
+    aged: Mutex<Vec<(&'static str, TimeDelta)>>,
 }
 
 /// Ends when it is dropped.
@@ -84,6 +87,11 @@ impl HeldStore {
     /// They fail, and do nothing, until this is dropped.
     pub(super) fn fail(&self, operation: Operation, folder: &'static str) -> Held {
         self.rule(operation, folder, Effect::Fails)
+    }
+
+    /// The objects of a folder are told to be older by this than they are.
+    pub(super) fn age(&self, folder: &'static str, by: TimeDelta) {
+        self.aged.lock().unwrap().push((folder, by));
     }
 
     async fn come_upon(&self, operation: Operation, location: &Path) -> Result<()> {
@@ -138,7 +146,13 @@ impl ObjectStore for HeldStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.come_upon(Operation::Get, location).await?;
-        self.store.get_opts(location, options).await
+        let mut answer = self.store.get_opts(location, options).await?;
+        for (folder, by) in self.aged.lock().unwrap().iter() {
+            if location.as_ref().contains(folder) {
+                answer.meta.last_modified -= *by;
+            }
+        }
+        Ok(answer)
     }
 
     fn delete_stream(
