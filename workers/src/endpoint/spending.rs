@@ -186,6 +186,9 @@ pub struct Shortage {
     spent: Amounts,
     reserved: Amounts,
     need: Amounts,
+    /// When what others hold has come back, unless they take it anew: by the store's clock, in
+    /// milliseconds since 1970.
+    pub held_until_ms: Option<i64>,
 }
 
 impl fmt::Display for Shortage {
@@ -241,11 +244,13 @@ impl Spending {
         let held = self.leases.remove(id).map(|lease| lease.amounts);
         let held = held.unwrap_or_default();
         let reserved = self.reserved();
+        let ends = self.leases.values().map(|lease| lease.until_ms);
         let shortage = Shortage {
             limits,
             spent: self.spent,
             reserved,
             need,
+            held_until_ms: ends.max().map(|end| end.saturating_add(CLOCKS_DIFFER_MS)),
         };
         let left = limits.minus(self.spent + reserved);
         if !left.covers(need) {
@@ -398,7 +403,10 @@ mod tests {
         assert_eq!(spending.reserved(), nanos_only(6));
         // What others hold may come back; what is spent does not.
         let held = spending.take("a", lease(1), nanos_only(80), limit(100));
-        assert!(matches!(held, Err(NoLease::Held(_))), "{held:?}");
+        let Err(NoLease::Held(held)) = held else {
+            panic!("{held:?}");
+        };
+        assert_eq!(held.held_until_ms, Some(1000 + CLOCKS_DIFFER_MS));
         let spent = spending.take("a", lease(1), nanos_only(90), limit(100));
         let Err(NoLease::Spent(shortage)) = spent else {
             panic!("{spent:?}");

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 mod clocks;
 mod held_store;
+mod lost_leases;
 mod once;
 
 use super::access::Exchanges;
