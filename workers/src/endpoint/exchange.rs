@@ -86,7 +86,7 @@ pub struct ExchangeParts {
 
 /// Asks one endpoint. Shared by the slots of a worker.
 pub struct Exchange {
-    parts: ExchangeParts,
+    pub(super) parts: ExchangeParts,
     /// What was sent is waited for, whatever becomes of the task that wanted it.
     sendings: TaskTracker,
 }
@@ -339,6 +339,7 @@ impl Exchange {
             state: Mutex::new(NotingState {
                 number,
                 open: None,
+                is_paced: false,
                 refused: Vec::new(),
                 ended: None,
             }),

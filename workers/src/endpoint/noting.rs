@@ -33,6 +33,9 @@ pub(super) struct NotingState {
     /// The next sending's.
     pub(super) number: u32,
     pub(super) open: Option<Open>,
+    /// Whether the pace has let a sending pass that was not sent yet: a note that is renewed takes no
+    /// second part of the rates.
+    pub(super) is_paced: bool,
     /// Numbers of sendings that the server did nothing for.
     pub(super) refused: Vec<u32>,
     pub(super) ended: Option<Ended>,
@@ -55,9 +58,12 @@ impl Noting<'_> {
     async fn note(&self, state: &mut NotingState) -> Result<(), Ended> {
         let parts = self.parts;
         let failed = |failure: Failure| Ended::Failed(failure);
-        let waited = parts.pace.wait(self.pace_tokens, &self.ending).await;
-        if !waited.map_err(|error| failed(error.into()))? {
-            return Err(failed(cancelled()));
+        if !state.is_paced {
+            let waited = parts.pace.wait(self.pace_tokens, &self.ending).await;
+            if !waited.map_err(|error| failed(error.into()))? {
+                return Err(failed(cancelled()));
+            }
+            state.is_paced = true;
         }
         let reserved = parts.purse.reserve(self.estimate, &self.ending).await;
         let reservation = reserved.map_err(|error| {
@@ -131,6 +137,7 @@ impl Pace for Noting<'_> {
     async fn before(&self, previous: Option<FailureClass>) -> bool {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.take() {
+            state.is_paced = false;
             let is_paid = previous.is_some_and(FailureClass::may_be_paid);
             let spent = if is_paid {
                 self.estimate

@@ -18,6 +18,7 @@ mod clocks;
 mod held_store;
 mod lost_leases;
 mod once;
+mod renewing;
 
 use super::access::Exchanges;
 use super::clock::{Clock, SystemClock};
