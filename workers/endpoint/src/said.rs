@@ -66,7 +66,8 @@ impl Said {
                         // Where in the request: a path of names and numbers.
                         "loc" => {
                             let path = value.as_array().into_iter().flatten();
-                            self.parameters.extend(path.take(ERRORS_MAX).filter_map(code));
+                            self.parameters
+                                .extend(path.take(ERRORS_MAX).filter_map(code));
                         }
                         "error" | "errors" | "message" | "msg" | "detail" | "details"
                         | "innererror" => self.read(value, depth + 1),
@@ -84,7 +85,8 @@ impl Said {
         }
         let starts = REPETITIONS.iter().filter_map(|it| text.find(it));
         let text = &text[..starts.min().unwrap_or(text.len())];
-        self.messages.push(simplified(text.chars().take(MESSAGE_MAX)));
+        self.messages
+            .push(simplified(text.chars().take(MESSAGE_MAX)));
     }
 
     /// Whether a code is one of these, or has one in it.
@@ -171,12 +173,17 @@ mod tests {
         check(shown, "", false);
         let listed = r#"{"message": "[{'msg': 'no', 'input': 'it does not exist'}]"}"#;
         check(listed, "", false);
-        let quoted = r#"{"error": {"message": "cannot tokenize: such a response_format does not exist"}}"#;
+        let quoted =
+            r#"{"error": {"message": "cannot tokenize: such a response_format does not exist"}}"#;
         check(quoted, document, false);
         check(quoted, "another document", true);
         check("the model DOES\n not exist", "", true);
         check(r#"{"error": "the model does not exist"}"#, "", true);
-        check(r#"{"detail": [{"msg": "the model does not exist"}]}"#, "", true);
+        check(
+            r#"{"detail": [{"msg": "the model does not exist"}]}"#,
+            "",
+            true,
+        );
     }
 
     #[test]

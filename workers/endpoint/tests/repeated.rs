@@ -143,14 +143,20 @@ async fn the_key_stands_in_no_message_and_no_reply() {
         status(401, &refused),
         Play::Body(refused.clone().into_bytes()),
     ] {
-        let client = client(&server(always(play)).await);
-        let error = ask(&client, "rivers").await.expect_err("it is refused");
+        let server = server(always(play)).await;
+        let error = ask(&client(&server), "rivers")
+            .await
+            .expect_err("it is refused");
         assert!(error.message.contains("provided: ..."), "{error}");
         assert!(!format!("{error:?}").contains("sk-"), "{error:?}");
     }
-    for body in ["sk-secret is no JSON", "{\"choices\": sk-secret", "sk-secretsk-secret"] {
-        let client = client(&server(always(Play::Body(body.as_bytes().to_vec()))).await);
-        let reply = ask(&client, "rivers").await.expect("a reply");
+    for body in [
+        "sk-secret is no JSON",
+        "{\"choices\": sk-secret",
+        "sk-secretsk-secret",
+    ] {
+        let server = server(always(Play::Body(body.as_bytes().to_vec()))).await;
+        let reply = ask(&client(&server), "rivers").await.expect("a reply");
         assert_eq!(reply.body, body.replace("sk-secret", "..."));
         let error = Reply::decode(&reply.body).expect_err("it is no JSON");
         assert!(!error.message.contains("sk-"), "{error}");
@@ -175,10 +181,13 @@ async fn answers_that_are_no_replies_are_not_asked_for_again() {
         0 => status(500, "oops"),
         _ => Play::Answer,
     });
-    let knows_no_schema = replaying(|request| match request.body["response_format"]["type"].as_str() {
-        Some("json_schema") => status(400, "unsupported response_format"),
-        _ => Play::Answer,
-    });
+    let knows_no_schema =
+        replaying(
+            |request| match request.body["response_format"]["type"].as_str() {
+                Some("json_schema") => status(400, "unsupported response_format"),
+                _ => Play::Answer,
+            },
+        );
     for (script, dialect) in [
         (first_fails, Dialect::JsonSchema),
         (knows_no_schema, Dialect::JsonObject),

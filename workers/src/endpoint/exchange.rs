@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey,
-    TokenBound, Usage,
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, TokenBound,
+    Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};

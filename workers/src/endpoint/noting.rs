@@ -157,7 +157,12 @@ impl Pace for Noting<'_> {
     }
 
     async fn number(&self) -> Option<u32> {
-        self.state.lock().await.open.as_ref().map(|open| open.number)
+        self.state
+            .lock()
+            .await
+            .open
+            .as_ref()
+            .map(|open| open.number)
     }
 
     async fn is_current(&self) -> bool {

@@ -177,7 +177,11 @@ impl Purse {
         let mut held_until_ms = None;
         loop {
             let clock_ms = self.clock.now_ms();
-            if self.settings.until_ms.is_some_and(|until| clock_ms >= until) {
+            if self
+                .settings
+                .until_ms
+                .is_some_and(|until| clock_ms >= until)
+            {
                 return Err(PurseError::Spent(format!(
                     "the time that the job may spend at endpoint {} is over",
                     self.settings.name

@@ -78,7 +78,9 @@ async fn a_lost_sender_whose_clock_was_ahead_blocks_nobody() {
 async fn a_lease_is_not_written_off_while_its_worker_lives() {
     let store = Arc::new(HeldStore::default());
     let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
-    scene.announce(json!({ "budget": { "tokens": 100_000 } })).await;
+    scene
+        .announce(json!({ "budget": { "tokens": 100_000 } }))
+        .await;
     let replies = store.hold(Operation::Put, layout::REPLIES);
     let exchanges = scene.process_at(1, Arc::new(Ahead(-5)));
     let first = scene.exchange(&exchanges).await;
@@ -105,6 +107,9 @@ async fn a_lease_is_not_written_off_while_its_worker_lives() {
     first.settle().await.unwrap();
     second.settle().await.unwrap();
     let spending = spending().await;
-    assert_eq!((spending.spent, spending.possibly), (spent, Amounts::default()));
+    assert_eq!(
+        (spending.spent, spending.possibly),
+        (spent, Amounts::default())
+    );
     assert!(spending.leases.is_empty());
 }

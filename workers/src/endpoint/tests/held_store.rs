@@ -97,8 +97,7 @@ impl HeldStore {
     async fn come_upon(&self, operation: Operation, location: &Path) -> Result<()> {
         let rules: Vec<_> = self.rules.lock().unwrap().clone();
         for rule in rules {
-            let is_meant =
-                rule.operation == operation && location.as_ref().contains(rule.folder);
+            let is_meant = rule.operation == operation && location.as_ref().contains(rule.folder);
             if !is_meant || rule.is_over.is_cancelled() {
                 continue;
             }

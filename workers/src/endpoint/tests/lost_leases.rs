@@ -68,7 +68,11 @@ async fn the_end_of_a_lost_lease_is_waited_for() {
     // Nothing was sent on it, so all of it comes back.
     let reserved = reserve(&purse, 900).await.unwrap();
     assert_eq!(reserved.amounts.tokens, 900);
-    assert!(began.elapsed() > Duration::from_secs(300), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_secs(300),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +80,10 @@ async fn a_budget_that_is_reserved_for_long_is_not_told_to_be_used_up() {
     let [lost, purse] = purses(Duration::from_secs(7200));
     let _lost = reserve(&lost, 800).await.unwrap();
     let refused = reserve(&purse, 900).await.unwrap_err().to_string();
-    assert!(refused.contains("may be lost: of 1000 tokens 0 are spent and 800 reserved"), "{refused}");
+    assert!(
+        refused.contains("may be lost: of 1000 tokens 0 are spent and 800 reserved"),
+        "{refused}"
+    );
     assert!(refused.contains("run the job again in "), "{refused}");
     // What will never fit is another thing.
     let refused = reserve(&purse, 1001).await.unwrap_err().to_string();
