@@ -21,6 +21,15 @@ pub(crate) async fn fetch(
     path: &Path,
     options: GetOptions,
 ) -> Result<Bytes> {
+    Ok(fetch_dated(store, path, options).await?.0)
+}
+
+/// The same with the time, in milliseconds since 1970 by the store's clock, at which it was put.
+pub(crate) async fn fetch_dated(
+    store: &dyn ObjectStore,
+    path: &Path,
+    options: GetOptions,
+) -> Result<(Bytes, i64)> {
     let mut n_tries = 1;
     loop {
         match fetch_once(store, path, options.clone()).await {
@@ -50,12 +59,18 @@ pub async fn probe_read(stores: &Stores, uri: &str) -> Result<(), ReadError> {
     }
 }
 
-async fn fetch_once(store: &dyn ObjectStore, path: &Path, options: GetOptions) -> Result<Bytes> {
+async fn fetch_once(
+    store: &dyn ObjectStore,
+    path: &Path,
+    options: GetOptions,
+) -> Result<(Bytes, i64)> {
     let wanted = match &options.range {
         Some(GetRange::Bounded(range)) => Some(range.end - range.start),
         _ => None,
     };
-    let bytes = store.get_opts(path, options).await?.bytes().await?;
+    let answer = store.get_opts(path, options).await?;
+    let modified_ms = answer.meta.last_modified.timestamp_millis();
+    let bytes = answer.bytes().await?;
     match wanted {
         Some(wanted) if bytes.len() as u64 != wanted => Err(object_store::Error::Generic {
             store: "reader",
@@ -64,7 +79,7 @@ async fn fetch_once(store: &dyn ObjectStore, path: &Path, options: GetOptions) -
                 wanted,
             }),
         }),
-        _ => Ok(bytes),
+        _ => Ok((bytes, modified_ms)),
     }
 }
 

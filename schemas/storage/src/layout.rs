@@ -22,6 +22,7 @@
 //!     endpoints/<N>.json                                   how endpoints are used now
 //!     spending/<endpoint>/<N>.json                         what is reserved and spent there
 //!     pace/<endpoint>/<window>/<N>.json                    what workers took of its rates
+//!     clocks/<nonce>.json                                  put to learn the store's time, and removed
 //!     requests/<xx>/<key>-<N>.json                         a request that was sent
 //!     replies/<xx>/<key>.parquet                           its reply, as the server gave it
 //!     failures/<run id>/<task id>-<nonce>.json             failed attempts of one run
@@ -224,6 +225,8 @@ pub const REQUESTS: &str = "_gleaner/requests";
 /// Folder of what takes such notes back: their requests were not sent after all, or the server did
 /// nothing for them.
 pub const WITHDRAWN: &str = "_gleaner/withdrawn";
+/// Folder of what is put to learn the time of the store, and removed again.
+pub const CLOCKS: &str = "_gleaner/clocks";
 /// Folder of the replies.
 pub const REPLIES: &str = "_gleaner/replies";
 
@@ -237,6 +240,12 @@ pub fn spending(endpoint: &str) -> String {
 #[must_use]
 pub fn pace(endpoint: &str, window: u64) -> String {
     format!("{PACE}/{endpoint}/{window:012}")
+}
+
+/// Key of what is put to learn the time of the store.
+#[must_use]
+pub fn clock(nonce: u64) -> String {
+    format!("{CLOCKS}/{nonce:016x}.json")
 }
 
 /// Key of an entry of a numbered list of objects ([`crate::numbered`]).

@@ -16,7 +16,7 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOpt
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fetch::fetch;
+use crate::fetch::{fetch, fetch_dated};
 use crate::output_error::{CREATE, WRITE, is_refused};
 use crate::redact::redact;
 use crate::store_error::is_missing;
@@ -161,6 +161,21 @@ impl Output {
         }
     }
 
+    /// The same with the time at which the object was put, by the store's clock: milliseconds since
+    /// 1970.
+    ///
+    /// # Errors
+    ///
+    /// Of the store.
+    pub async fn get_dated(&self, key: &str) -> Result<Option<(Bytes, i64)>, OutputError> {
+        let path = self.path_of(key);
+        match fetch_dated(self.store.as_ref(), &path, GetOptions::default()).await {
+            Ok(dated) => Ok(Some(dated)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(source) => Err(self.store_error("read", key, source)),
+        }
+    }
+
     /// Removes an object; no error if there is none.
     ///
     /// # Errors
@@ -284,7 +299,12 @@ impl Output {
         }
     }
 
-    pub(crate) fn parse_json<T: DeserializeOwned>(
+    /// The bytes of an object as JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not of this type.
+    pub fn parse_json<T: DeserializeOwned>(
         &self,
         key: &str,
         expected: &'static str,

@@ -85,6 +85,10 @@ fn servers_that_repeat_the_key_do_not_make_it_known() {
         Play::Status(403, Vec::new(), format!("<b>{words}</b>")),
         Play::Body(refused.into_bytes()),
         Play::Status(400, Vec::new(), words.clone()),
+        // Where a message is cut, and where a reply is none.
+        Play::Status(400, Vec::new(), format!("{} {words}", "x".repeat(358))),
+        Play::Body(words.clone().into_bytes()),
+        Play::Text(words.clone(), "stop"),
     ] {
         let shown = format!("{play:?}");
         let server = Server::playing(gleaner_scripted_endpoint::always(play));

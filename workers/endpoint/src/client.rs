@@ -15,7 +15,8 @@ use crate::failure::{Action, CallError, FailureClass};
 use crate::limiter::{Limiter, Pace};
 use crate::pause;
 use crate::request::{CompletionRequest, RequestKey};
-use crate::sending::{connection_failure, timeout};
+use crate::said::Said;
+use crate::sending::{connection_failure, idempotency_key, timeout};
 use crate::stop::Stop;
 
 /// A list of models is no work for a server.
@@ -144,10 +145,7 @@ impl Client {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.config.dialect {
-            Dialect::Auto => {
-                let idx = usize::from(self.dialect.load(Ordering::Relaxed));
-                DIALECTS[idx.min(DIALECTS.len() - 1)]
-            }
+            Dialect::Auto => DIALECTS[self.dialect_idx()],
             known => known,
         }
     }
@@ -196,6 +194,11 @@ impl Client {
         let key = key.to_string();
         let started = Instant::now();
         let mut previous = None;
+        // Of this request alone, until the server has answered it: that a weaker dialect was refused
+        // as well shows that it is the request that the server does not take.
+        let mut weaker = None;
+        // A sending is another one for the server once it has answered the one before.
+        let (mut is_answered, mut key_number) = (false, None);
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);
         loop {
             let ended = |previous| self.not_sent(n_sendings, previous);
@@ -226,18 +229,30 @@ impl Client {
                 return Err(ended(None));
             }
             n_sendings += 1;
-            let dialect = self.dialect();
-            let sent = self.send(request, &key, dialect).await;
+            let dialect = weaker.unwrap_or_else(|| self.dialect());
+            if is_answered {
+                key_number = Some(pace.number().await.unwrap_or(n_sendings));
+            }
+            let sending_key = idempotency_key(&key, request, dialect, key_number);
+            let sent = self.send(request, &sending_key, dialect).await;
             drop(turn);
             let failed = match sent {
                 Ok(mut reply) => {
                     self.limiter.answered();
+                    if weaker.is_some() {
+                        self.fall_back(dialect);
+                    }
                     reply.n_sendings = n_sendings;
                     return Ok(reply);
                 }
                 Err(failed) => failed,
             };
-            if failed.is_about_schema && request.schema.is_some() && self.fall_back(dialect) {
+            is_answered = failed.is_answer();
+            if failed.is_about_schema
+                && request.schema.is_some()
+                && let Some(next) = self.weaker(dialect)
+            {
+                weaker = Some(next);
                 previous = Some(failed.class);
                 continue;
             }
@@ -325,7 +340,7 @@ impl Client {
             if status.is_success() {
                 Ok(body)
             } else {
-                Err(self.refused(status.as_u16(), &headers, &body))
+                Err(self.refused(status.as_u16(), &headers, &body, &Said::of(&body, None)))
             }
         };
         let limit = self.config.timeouts.first_byte.min(MODELS_MAX);
@@ -374,24 +389,31 @@ impl Client {
         }
     }
 
-    /// Whether there is another dialect to try.
-    fn fall_back(&self, failed: Dialect) -> bool {
+    /// The dialect to try after one that the server does not seem to understand.
+    fn weaker(&self, refused: Dialect) -> Option<Dialect> {
         if self.config.dialect != Dialect::Auto {
-            return false;
+            return None;
         }
-        let Some(idx) = DIALECTS.iter().position(|it| *it == failed) else {
-            return false;
+        let idx = DIALECTS.iter().position(|it| *it == refused)?;
+        // Others may have found out meanwhile.
+        DIALECTS.get((idx + 1).max(self.dialect_idx())).copied()
+    }
+
+    /// All requests are sent in this dialect from now on, or in a weaker one.
+    fn fall_back(&self, understood: Dialect) {
+        let Some(idx) = DIALECTS.iter().position(|it| *it == understood) else {
+            return;
         };
-        let next = idx + 1;
-        if next >= DIALECTS.len() {
-            return false;
-        }
         // Many requests may find out at once; none goes back.
-        self.dialect.fetch_max(next as u8, Ordering::Relaxed);
-        tracing::info!(
-            endpoint = self.config.name, dialect = ?self.dialect(),
-            "the server does not take schemas that way"
-        );
-        true
+        if usize::from(self.dialect.fetch_max(idx as u8, Ordering::Relaxed)) < idx {
+            tracing::info!(
+                endpoint = self.config.name, dialect = ?understood,
+                "the server does not take schemas that way"
+            );
+        }
+    }
+
+    fn dialect_idx(&self) -> usize {
+        usize::from(self.dialect.load(Ordering::Relaxed)).min(DIALECTS.len() - 1)
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::said::Said;
+
 /// Longest part of a server's words that a message repeats.
 const WORDS_MAX: usize = 400;
 
@@ -158,8 +160,13 @@ pub struct CallError {
     pub may_be_paid: bool,
 }
 
-/// The server's own words about a failure, as far as it has any.
+/// The server's own words about a failure, as far as it has any, in one line that is not too long.
 pub(crate) fn words(body: &[u8]) -> String {
+    bounded(&all_words(body))
+}
+
+/// The same as they are.
+pub(crate) fn all_words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let error = value
@@ -176,8 +183,7 @@ pub(crate) fn words(body: &[u8]) -> String {
         .flatten()
         .find_map(|it| it.as_str().map(str::to_owned))
     });
-    let words = message.unwrap_or_else(|| text.trim().to_owned());
-    bounded(&words)
+    message.unwrap_or_else(|| text.trim().to_owned())
 }
 
 /// At most [`WORDS_MAX`] bytes, in one line.
@@ -195,9 +201,8 @@ pub(crate) fn bounded(text: &str) -> String {
 
 /// The class of an answer with a status that is no success. Providers use the same few statuses
 /// for different things, so their words and codes count too.
-pub(crate) fn of_status(status: u16, body: &[u8]) -> FailureClass {
-    let text = String::from_utf8_lossy(&body[..body.len().min(16 << 10)]).to_lowercase();
-    let says = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
+pub(crate) fn of_status(status: u16, said: &Said) -> FailureClass {
+    let says = |needles: &[&str]| said.says(needles);
     const QUOTA: &[&str] = &[
         "insufficient_quota",
         "quota_exceeded",
@@ -228,8 +233,13 @@ pub(crate) fn of_status(status: u16, body: &[u8]) -> FailureClass {
         "responsibleai",
         "content management policy",
     ];
-    const MODEL: &[&str] = &[
+    const MODEL_CODES: &[&str] = &[
         "model_not_found",
+        "invalid_model",
+        "unknown_model",
+        "model_not_available",
+    ];
+    const MODEL: &[&str] = &[
         "does not exist",
         "model not found",
         "unknown model",
@@ -250,7 +260,14 @@ pub(crate) fn of_status(status: u16, body: &[u8]) -> FailureClass {
         503 | 529 => FailureClass::Overloaded,
         400 | 422 if says(CONTEXT) => FailureClass::ContextOverflow,
         400 | 422 if says(FILTER) => FailureClass::ContentFilter,
-        400 | 422 if says(MODEL) => FailureClass::ModelNotFound,
+        // It ends the job, so words count only where they speak of a model.
+        400 | 422
+            if said.has_code(MODEL_CODES)
+                || said.blames("model")
+                || said.tells_of("model", MODEL) =>
+        {
+            FailureClass::ModelNotFound
+        }
         400..500 => FailureClass::BadRequest,
         // A validation error that the server did not expect is permanent all the same.
         500 if says(CONTEXT) => FailureClass::ContextOverflow,
@@ -269,19 +286,16 @@ pub(crate) fn of_status(status: u16, body: &[u8]) -> FailureClass {
 }
 
 /// Whether an answer says that the server does not understand how JSON was asked for.
-pub(crate) fn is_about_schema(status: u16, body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(&body[..body.len().min(16 << 10)]).to_lowercase();
-    matches!(status, 400 | 422 | 500 | 501)
-        && [
-            "response_format",
-            "json_schema",
-            "json_object",
-            "guided_json",
-            "structured output",
-            "grammar",
-        ]
-        .iter()
-        .any(|needle| text.contains(needle))
+pub(crate) fn is_about_schema(status: u16, said: &Said) -> bool {
+    const SCHEMA: &[&str] = &[
+        "response_format",
+        "json_schema",
+        "json_object",
+        "guided_json",
+        "structured output",
+        "grammar",
+    ];
+    matches!(status, 400 | 422 | 500 | 501) && said.says(SCHEMA)
 }
 
 #[cfg(test)]
@@ -293,7 +307,7 @@ mod tests {
         use FailureClass as C;
         let check = |status, body: &str, expected| {
             assert_eq!(
-                of_status(status, body.as_bytes()),
+                of_status(status, &Said::of(body.as_bytes(), None)),
                 expected,
                 "{status} {body}"
             );
@@ -352,6 +366,26 @@ mod tests {
         );
         check(
             400,
+            r#"{"message": "Invalid model: x", "type": "invalid_model", "code": "1500"}"#,
+            C::ModelNotFound,
+        );
+        check(
+            400,
+            r#"{"error": {"message": "invalid ID", "param": "model"}}"#,
+            C::ModelNotFound,
+        );
+        check(
+            400,
+            r#"{"error": {"message": "the tool `x` does not exist"}}"#,
+            C::BadRequest,
+        );
+        check(
+            422,
+            r#"{"detail": [{"msg": "Field required", "input": "an unknown model"}]}"#,
+            C::BadRequest,
+        );
+        check(
+            400,
             r#"{"error": {"message": "max_tokens is too small"}}"#,
             C::BadRequest,
         );
@@ -388,9 +422,10 @@ mod tests {
     #[test]
     fn dialects() {
         let body = br#"{"error": {"message": "unsupported response_format type 'json_schema'"}}"#;
-        assert!(is_about_schema(400, body));
-        assert!(is_about_schema(500, body));
-        assert!(!is_about_schema(429, body));
-        assert!(!is_about_schema(400, b"max_tokens"));
+        let is_about = |status, body: &[u8]| is_about_schema(status, &Said::of(body, None));
+        assert!(is_about(400, body));
+        assert!(is_about(500, body));
+        assert!(!is_about(429, body));
+        assert!(!is_about(400, b"max_tokens"));
     }
 }

@@ -20,8 +20,10 @@ mod failure;
 mod limiter;
 mod losses;
 mod pause;
+mod plausible;
 mod reply;
 mod request;
+mod said;
 mod sending;
 mod stop;
 

@@ -35,6 +35,11 @@ pub trait Pace: Send + Sync {
     /// `previous` is why it is sent again.
     async fn before(&self, previous: Option<FailureClass>) -> bool;
 
+    /// The number of the sending that was consented to, over all processes that send the request.
+    async fn number(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether consent still holds, now that there is a place in flight. If not, it is withdrawn and
     /// asked for again.
     async fn is_current(&self) -> bool {

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use crate::failure::{self, FailureClass};
+use crate::request::CompletionRequest;
+use crate::said::Said;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,20 +94,19 @@ impl Usage {
 }
 
 impl Reply {
-    /// The failure that a body tells of although its status claims success. Nobody pays for it.
+    /// The failure that the body of an answer to `request` tells of although its status claims success.
+    /// Nobody pays for it.
     #[must_use]
-    pub fn embedded_failure(body: &[u8]) -> Option<ReplyError> {
+    pub fn embedded_failure(body: &[u8], request: &CompletionRequest) -> Option<ReplyError> {
         // Most replies are large and have none.
         let text = std::str::from_utf8(body).ok()?;
         if !text.contains("\"error\"") {
             return None;
         }
         let value: Value = serde_json::from_str(text.trim()).ok()?;
-        let has_choices = value.get("choices").is_some_and(|it| !it.is_null());
-        let problem = value
-            .get("error")
-            .filter(|it| !it.is_null() && !has_choices)?;
-        let class = failure::of_status(embedded_status(problem), body);
+        let problem = problem_of(&value)?;
+        let said = Said::of(body, Some(request));
+        let class = failure::of_status(embedded_status(problem), &said);
         Some(error(class, failure::words(body)))
     }
 
@@ -125,8 +126,8 @@ impl Reply {
                 format!("the answer is not JSON ({cause}): {beginning}"),
             )
         })?;
-        if let Some(problem) = value.get("error").filter(|it| !it.is_null()) {
-            let class = failure::of_status(embedded_status(problem), body);
+        if let Some(problem) = problem_of(&value) {
+            let class = failure::of_status(embedded_status(problem), &Said::of(body, None));
             return Err(error(class, failure::words(body)));
         }
         let choice = value
@@ -173,8 +174,30 @@ impl Reply {
             },
             usage: Usage::of(&value),
             is_lossy,
-        })
+        }
+        .counted())
     }
+}
+
+/// What a body tells of a failure, if it has nothing else: some servers add an error that says nothing,
+/// and a choice is paid for whatever stands beside it.
+fn problem_of(value: &Value) -> Option<&Value> {
+    let has_choice = match value.get("choices") {
+        Some(Value::Array(choices)) => !choices.is_empty(),
+        _ => false,
+    };
+    let says_something = |problem: &&Value| match problem {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(parts) => !parts.is_empty(),
+        Value::Object(parts) => !parts.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
+    };
+    value
+        .get("error")
+        .filter(|_| !has_choice)
+        .filter(says_something)
 }
 
 /// Some servers put the status into the error of an answer that claims success.
@@ -203,6 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::losses::LossDialect;
 
     fn text_of(body: &str) -> String {
         match Reply::decode(body.as_bytes()) {
@@ -262,7 +286,19 @@ mod tests {
             r#"{"error":{"message":"insufficient_quota","code":429}}"#,
             "quota_exhausted",
         );
+        check(
+            r#"{"error":{"message":"overloaded","code":503},"choices":[]}"#,
+            "overloaded",
+        );
         check(r#"{"error":null,"choices":[{"text":"a"}]}"#, "a Missing");
+        for error in [r#""""#, "false", "{}", "[]", "0", r#"{"message":"late"}"#] {
+            let body = format!(r#"{{"error":{error},"choices":[{{"text":"a"}}]}}"#);
+            check(&body, "a Missing");
+            let request = LossDialect::Echo.request("p".to_owned(), None);
+            let embedded = Reply::embedded_failure(body.as_bytes(), &request);
+            assert_eq!(embedded, None, "{body}");
+        }
+        check(r#"{"error":{},"choices":[]}"#, "empty");
         check("<html>", "not_json");
         check("", "not_json");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
@@ -13,11 +13,17 @@ use crate::failure::{self, FailureClass};
 use crate::pause;
 use crate::reply::Reply;
 use crate::request::CompletionRequest;
+use crate::said::Said;
 
 /// Largest answer that is read.
 const BODY_BYTES_MAX: usize = 16 << 20;
 /// Providers that know it give the first answer again instead of charging twice.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What stands where a server repeats the key.
+const KEY_SHOWN: &str = "...";
+/// Bytes of a key that is looked for in replies.
+const KEY_BYTES_MIN: usize = 8;
 
 /// A sending that failed.
 pub(crate) struct Failed {
@@ -30,18 +36,53 @@ pub(crate) struct Failed {
     pub(crate) is_about_schema: bool,
 }
 
+impl Failed {
+    /// Whether the server has answered: it would give the same answer again under the same key. After
+    /// a timeout or a reset it may be at work, and must know that it is the same request.
+    pub(crate) fn is_answer(&self) -> bool {
+        let is_at_work = matches!(
+            self.class,
+            FailureClass::TimeoutFirstByte | FailureClass::TimeoutTotal
+        );
+        self.status.is_some() && !is_at_work
+    }
+}
+
+/// What tells a provider that a request is the same as one before: everything that the answer depends
+/// on, how JSON is asked for, and after an answer that is no reply the number of the sending.
+pub(crate) fn idempotency_key(
+    key: &str,
+    request: &CompletionRequest,
+    dialect: Dialect,
+    number: Option<u32>,
+) -> String {
+    let mut text = key.to_owned();
+    if request.schema.is_some() {
+        text.push_str(match dialect {
+            Dialect::Auto | Dialect::JsonSchema => "",
+            Dialect::JsonObject => "-json_object",
+            Dialect::None => "-none",
+        });
+    }
+    if let Some(number) = number {
+        text.push('-');
+        text.push_str(&number.to_string());
+    }
+    text
+}
+
 impl Client {
     pub(crate) async fn send(
         &self,
         request: &CompletionRequest,
-        key: &str,
+        idempotency_key: &str,
         dialect: Dialect,
     ) -> Result<RawReply, Failed> {
         let base = self.config.url.trim_end_matches('/');
         let url = format!("{base}/{}", body::path(request));
         let body = body::body(request, &self.config.model, dialect).to_string();
         let mut headers = self.headers.clone();
-        if let Ok(value) = HeaderValue::from_str(key) {
+        if let Ok(value) = HeaderValue::from_str(idempotency_key) {
             headers.insert(IDEMPOTENCY_KEY, value);
         }
         let timeouts = self.config.timeouts;
@@ -87,50 +128,85 @@ impl Client {
             }
         }
         if status.is_success() {
-            if let Some(error) = Reply::embedded_failure(&bytes) {
+            if let Some(error) = Reply::embedded_failure(&bytes, request) {
+                let said = Said::of(&bytes, Some(request));
                 return Err(Failed {
                     class: error.class,
-                    message: self.without_key(error.message),
+                    message: self.words(&bytes),
                     status: Some(status.as_u16()),
                     pause: None,
-                    is_about_schema: failure::is_about_schema(400, &bytes),
+                    is_about_schema: failure::is_about_schema(400, &said),
                 });
             }
             return Ok(RawReply {
                 status: status.as_u16(),
-                body: bytes.freeze(),
+                body: self.body_without_key(bytes.freeze()),
                 n_sendings: 0,
                 first_byte: head_at,
                 total: started.elapsed(),
                 dialect,
             });
         }
-        Err(self.refused(status.as_u16(), &headers, &bytes))
+        let said = Said::of(&bytes, Some(request));
+        Err(self.refused(status.as_u16(), &headers, &bytes, &said))
     }
 
-    /// Some servers repeat the key that they refuse.
-    fn without_key(&self, words: String) -> String {
-        match &self.config.api_key {
-            Some(key) if !key.expose().trim().is_empty() => {
-                words.replace(key.expose().trim(), "...")
-            }
-            _ => words,
+    fn key_text(&self) -> Option<&str> {
+        let key = self.config.api_key.as_ref()?.expose().trim();
+        (!key.is_empty()).then_some(key)
+    }
+
+    /// The server's words, in a line. Some servers repeat the key that they refuse: it goes first, as
+    /// what is cut off would hide the rest of it.
+    fn words(&self, body: &[u8]) -> String {
+        let words = failure::all_words(body);
+        failure::bounded(&match self.key_text() {
+            Some(key) => words.replace(key, KEY_SHOWN),
+            None => words,
+        })
+    }
+
+    /// A body is stored as it came, but for the key. One that is shorter is no secret, and may be a
+    /// word of a text.
+    fn body_without_key(&self, body: Bytes) -> Bytes {
+        let key = self.key_text().filter(|key| key.len() >= KEY_BYTES_MIN);
+        let Some(key) = key.map(str::as_bytes) else {
+            return body;
+        };
+        let find = |rest: &[u8]| rest.windows(key.len()).position(|it| it == key);
+        let mut rest = body.as_ref();
+        let mut cleaned = Vec::new();
+        while let Some(place) = find(rest) {
+            cleaned.extend_from_slice(&rest[..place]);
+            cleaned.extend_from_slice(KEY_SHOWN.as_bytes());
+            rest = &rest[place + key.len()..];
         }
+        if rest.len() == body.len() {
+            return body;
+        }
+        cleaned.extend_from_slice(rest);
+        cleaned.into()
     }
 
-    pub(crate) fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failed {
-        let words = self.without_key(failure::words(body));
+    pub(crate) fn refused(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        said: &Said,
+    ) -> Failed {
+        let words = self.words(body);
         let message = if words.is_empty() {
             format!("the server answers with status {status} and no word")
         } else {
             format!("the server answers with status {status}: {words}")
         };
         Failed {
-            class: failure::of_status(status, body),
+            class: failure::of_status(status, said),
             message,
             status: Some(status),
             pause: pause::asked(headers, chrono::Utc::now()),
-            is_about_schema: failure::is_about_schema(status, body),
+            is_about_schema: failure::is_about_schema(status, said),
         }
     }
 }

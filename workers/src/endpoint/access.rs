@@ -13,10 +13,12 @@ use gleaner_storage::Output;
 use super::clock::Clock;
 use super::exchange::{EndpointFacts, Exchange, ExchangeParts};
 use super::local::{LocalModels, n_at_once};
+use super::process::ProcessIdentity;
 use super::purse::{Purse, PurseSettings};
 use super::settings::Settings;
 use super::shared_pace::{Rates, SharedPace};
 use super::spending::limits;
+use super::store_time::StoreTime;
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
 use crate::generation::EndpointIdentity;
@@ -42,6 +44,8 @@ pub struct Exchanges {
     /// Those that newer settings have replaced: what they sent is waited for all the same.
     retired: Mutex<Vec<Arc<Exchange>>>,
     under_way: Arc<UnderWay>,
+    /// Of the process whose requests `under_way` knows.
+    process: ProcessIdentity,
     local: LocalModels,
 }
 
@@ -57,6 +61,7 @@ impl Exchanges {
     pub fn new(worker: String, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
         Self {
             worker,
+            process: ProcessIdentity::own(entropy.next_u64()),
             entropy,
             clock,
             settings: Mutex::default(),
@@ -169,6 +174,8 @@ impl Exchanges {
             tokens: endpoint.tokens_per_minute,
         };
         let (entropy, clock) = (&self.entropy, &self.clock);
+        let time = StoreTime::new(output.clone(), Arc::clone(clock), Arc::clone(entropy));
+        let time = Arc::new(time);
         Ok(Exchange::new(ExchangeParts {
             client,
             output: output.clone(),
@@ -177,6 +184,7 @@ impl Exchanges {
                 output.clone(),
                 Arc::clone(entropy),
                 Arc::clone(clock),
+                Arc::clone(&time),
             ),
             pace: SharedPace::new(
                 output.clone(),
@@ -189,9 +197,10 @@ impl Exchanges {
             concurrency: concurrency as usize,
             request_timeout,
             worker: self.worker.clone(),
-            clock: Arc::clone(clock),
+            time,
             entropy: Arc::clone(entropy),
             under_way: Arc::clone(&self.under_way),
+            process: self.process.clone(),
             facts: EndpointFacts {
                 name: name.clone(),
                 hash,

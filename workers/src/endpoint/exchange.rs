@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, Usage,
+    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, TokenBound,
+    Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -15,13 +16,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::Clock;
 use super::ending::Ending;
+use super::keeping;
 use super::noting::{Ended, Noting, NotingState};
 use super::process::ProcessIdentity;
 use super::purse::Purse;
 use super::shared_pace::SharedPace;
 use super::spending::{Amounts, cost};
+use super::store_time::StoreTime;
 use super::stored::{self, StoredReply};
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
@@ -30,6 +32,12 @@ use crate::entropy::Entropy;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The same, at most.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A sender whose time is over may have the reply and wait for the store: it tries again within this
+/// time of the store's recovery, the pauses of the store's client included.
+const LAST_LOOK_PAUSE: Duration = match cfg!(test) {
+    true => Duration::from_millis(200),
+    false => Duration::from_secs(20),
+};
 /// Bytes of a prompt per token, told low.
 const BYTES_PER_TOKEN: u64 = 3;
 /// A request that was sent so often without a reply is given up: something kills who sends it.
@@ -66,18 +74,19 @@ pub struct ExchangeParts {
     pub request_timeout: Duration,
     /// Name of this worker.
     pub worker: String,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
+    /// The time of the store.
+    pub time: Arc<StoreTime>,
     /// Random bits for notes.
     pub entropy: Arc<dyn Entropy>,
     /// Requests that this process has under way, over all exchanges.
     pub under_way: Arc<UnderWay>,
+    /// The process that they are of.
+    pub process: ProcessIdentity,
 }
 
 /// Asks one endpoint. Shared by the slots of a worker.
 pub struct Exchange {
-    parts: ExchangeParts,
-    process: ProcessIdentity,
+    pub(super) parts: ExchangeParts,
     /// What was sent is waited for, whatever becomes of the task that wanted it.
     sendings: TaskTracker,
 }
@@ -119,6 +128,16 @@ impl From<Failure> for NoAnswer {
     }
 }
 
+/// Whether a request can be sent.
+enum Turn {
+    /// Under this number.
+    Free(u32),
+    /// The sending of this number may still be answered.
+    Busy(u32),
+    /// The time of the sending of this number is over, and nothing more is known of it.
+    Over(u32),
+}
+
 /// What came of trying to send.
 enum Sending {
     Answered(Box<StoredReply>),
@@ -131,7 +150,6 @@ impl Exchange {
     #[must_use]
     pub fn new(parts: ExchangeParts) -> Self {
         Self {
-            process: ProcessIdentity::own(),
             sendings: TaskTracker::new(),
             parts,
         }
@@ -170,6 +188,7 @@ impl Exchange {
         let request = Arc::new(request);
         let mut pause = LOOK_PAUSE_MIN;
         let mut number = 0;
+        let mut over = None;
         let output = &self.parts.output;
         loop {
             if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
@@ -184,21 +203,32 @@ impl Exchange {
             if let Some(error) = self.parts.client.stopped() {
                 return Err(self.no_answer(error));
             }
-            match self.next_number(&key, number).await? {
-                Ok(free) => number = free,
-                Err(busy) => {
-                    number = busy;
-                    // Whoever sends it may need what lies here unused.
-                    if let Err(error) = self.parts.purse.give_back_idle().await {
-                        tracing::debug!(%error, "a lease of the budget is given back later");
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = cancel.cancelled() => return Err(cancelled().into()),
-                    }
-                    pause = (pause * 2).min(LOOK_PAUSE_MAX);
-                    continue;
+            let wait = match self.next_number(&key, number, over).await? {
+                Turn::Free(free) => {
+                    number = free;
+                    None
                 }
+                Turn::Busy(busy) => {
+                    number = busy;
+                    let wait = pause;
+                    pause = (pause * 2).min(LOOK_PAUSE_MAX);
+                    Some(wait)
+                }
+                Turn::Over(sent) => {
+                    (number, over) = (sent, Some(sent));
+                    Some(LAST_LOOK_PAUSE)
+                }
+            };
+            if let Some(wait) = wait {
+                // Whoever sends it may need what lies here unused.
+                if let Err(error) = self.parts.purse.give_back_idle().await {
+                    tracing::debug!(%error, "a lease of the budget is given back later");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = cancel.cancelled() => return Err(cancelled().into()),
+                }
+                continue;
             }
             let Some(going) = self.parts.under_way.begin(&key) else {
                 tokio::select! {
@@ -207,16 +237,33 @@ impl Exchange {
                 }
                 continue;
             };
+            // Whoever sent it before may have stored the reply, and ended, since it was looked for.
+            if number > 0
+                && let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)?
+            {
+                return Ok(Answer {
+                    stored,
+                    is_old: true,
+                });
+            }
             let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
-            let cancel = cancel.clone();
+            let (ended, is_kept_waiting) = (cancel.clone(), CancellationToken::new());
+            let kept_waiting = is_kept_waiting.clone();
             let sending = self.sendings.spawn(async move {
                 let sent = this
-                    .send(&request, request_key, &key, number, &cancel)
+                    .send(&request, request_key, &key, number, &ended, &kept_waiting)
                     .await;
                 drop(going);
                 sent
             });
-            match sending.await {
+            let sent = tokio::select! {
+                sent = sending => sent,
+                // The store may not take the reply for hours. Whoever sent it goes on trying.
+                () = async { tokio::join!(is_kept_waiting.cancelled(), cancel.cancelled()); } => {
+                    return Err(cancelled().into());
+                }
+            };
+            match sent {
                 Ok(Ok(Sending::Answered(stored))) => {
                     return Ok(Answer {
                         stored: *stored,
@@ -233,20 +280,27 @@ impl Exchange {
         }
     }
 
-    /// The number under which the request can be sent, or (as an error) that of a sending which may
-    /// still be answered.
-    async fn next_number(&self, key: &str, from: u32) -> Result<Result<u32, u32>, Failure> {
+    /// Whether the request can be sent. Those before `from` have ended; the time of `over` was over
+    /// when it was looked at last.
+    async fn next_number(&self, key: &str, from: u32, over: Option<u32>) -> Result<Turn, Failure> {
         let parts = &self.parts;
         for number in from..SENDINGS_MAX {
-            let Some(sent) = stored::sent(&parts.output, key, number).await? else {
-                return Ok(Ok(number));
+            let Some((sent, put_ms)) = stored::sent(&parts.output, key, number).await? else {
+                return Ok(Turn::Free(number));
             };
-            let is_under_way = sent.process != self.process || parts.under_way.has(key);
-            if is_under_way
-                && sent.may_be_answered(parts.clock.now_ms())
-                && !stored::is_withdrawn(&parts.output, key, number).await?
-            {
-                return Ok(Err(number));
+            let is_own = sent.process.is_same(&parts.process);
+            let has_ended = match is_own {
+                true => !parts.under_way.has(key),
+                false => sent.process.has_ended(),
+            };
+            if has_ended || stored::is_withdrawn(&parts.output, key, number).await? {
+                continue;
+            }
+            if is_own || !sent.is_over(put_ms, parts.time.now_ms().await?) {
+                return Ok(Turn::Busy(number));
+            }
+            if over != Some(number) {
+                return Ok(Turn::Over(number));
             }
         }
         Err(Failure::new(
@@ -259,6 +313,7 @@ impl Exchange {
     }
 
     /// Sends a request under a free number, with retries under the next ones, and stores the reply.
+    /// `kept_waiting` is cancelled when the store does not take it at once.
     async fn send(
         &self,
         request: &CompletionRequest,
@@ -266,13 +321,13 @@ impl Exchange {
         key: &str,
         number: u32,
         cancel: &CancellationToken,
+        kept_waiting: &CancellationToken,
     ) -> Result<Sending, NoAnswer> {
         let parts = &self.parts;
         let bound = request.token_bound();
         let estimate = cost(self.parts.price.as_ref(), bound.prompt, bound.completion);
         let noting = Noting {
             parts,
-            process: &self.process,
             key,
             stage: &request.stage,
             estimate,
@@ -284,6 +339,7 @@ impl Exchange {
             state: Mutex::new(NotingState {
                 number,
                 open: None,
+                is_paced: false,
                 refused: Vec::new(),
                 ended: None,
             }),
@@ -317,7 +373,7 @@ impl Exchange {
                 };
             }
         };
-        let spent = self.cost_of(&reply.body, estimate);
+        let spent = self.cost_of(&reply.body, bound);
         let Some(open) = state.open.take() else {
             let message = "a request was sent without a note, which is a bug of Gleaner";
             return Err(Failure::new(FailureKind::Permanent, message).into());
@@ -338,18 +394,21 @@ impl Exchange {
             latency_ms: u64::try_from(reply.total.as_millis()).unwrap_or(u64::MAX),
             worker: parts.worker.clone(),
         };
-        let kept = stored::keep_reply(&parts.output, stored).await;
+        let kept = keeping::keep(&parts.output, stored, kept_waiting).await;
         parts.purse.settle(open.reservation, spent).await;
+        // What was refused before is not to count as possibly paid, should this worker be lost.
+        noting.take_back(&state.refused).await;
         Ok(Sending::Answered(Box::new(kept?)))
     }
 
-    /// What a reply cost by the server's count; where it does not tell, the most it may have.
-    fn cost_of(&self, body: &Bytes, estimate: Amounts) -> Amounts {
-        let usage = Usage::of_body(body);
-        match (usage.prompt_tokens, usage.completion_tokens) {
-            (Some(prompt), Some(completion)) => cost(self.parts.price.as_ref(), prompt, completion),
-            _ => estimate,
-        }
+    /// What a reply cost by the server's count; of what it does not tell, the most that it may be.
+    fn cost_of(&self, body: &Bytes, bound: TokenBound) -> Amounts {
+        let usage = Usage::of_body(body).plausible(body, bound);
+        cost(
+            self.parts.price.as_ref(),
+            usage.prompt_tokens.unwrap_or(bound.prompt),
+            usage.completion_tokens.unwrap_or(bound.completion),
+        )
     }
 
     fn no_answer(&self, error: &CallError) -> NoAnswer {

@@ -7,13 +7,11 @@ use tokio::sync::Mutex;
 
 use super::ending::Ending;
 use super::exchange::{ExchangeParts, cancelled};
-use super::process::ProcessIdentity;
 use super::purse::{PurseError, Reservation};
 use super::spending::Amounts;
 use super::stored::{self, SentRequest};
 
-/// Time for a request to get its place, for a reply to be stored, and for clocks that differ, before
-/// somebody else sends again.
+/// Time for a request to get its place, and for a reply to be stored, before somebody else sends again.
 const SLACK_MS: i64 = 90_000;
 /// The part of it that a request may wait for its place.
 pub(super) const WAITING_MS: i64 = 30_000;
@@ -35,6 +33,9 @@ pub(super) struct NotingState {
     /// The next sending's.
     pub(super) number: u32,
     pub(super) open: Option<Open>,
+    /// Whether the pace has let a sending pass that was not sent yet: a note that is renewed takes no
+    /// second part of the rates.
+    pub(super) is_paced: bool,
     /// Numbers of sendings that the server did nothing for.
     pub(super) refused: Vec<u32>,
     pub(super) ended: Option<Ended>,
@@ -43,7 +44,6 @@ pub(super) struct NotingState {
 /// What comes before each sending: its time, a part of the budget, the note.
 pub(super) struct Noting<'a> {
     pub(super) parts: &'a ExchangeParts,
-    pub(super) process: &'a ProcessIdentity,
     pub(super) key: &'a str,
     pub(super) stage: &'a str,
     /// What it may cost at most: a token has at least a byte.
@@ -58,9 +58,12 @@ impl Noting<'_> {
     async fn note(&self, state: &mut NotingState) -> Result<(), Ended> {
         let parts = self.parts;
         let failed = |failure: Failure| Ended::Failed(failure);
-        let waited = parts.pace.wait(self.pace_tokens, &self.ending).await;
-        if !waited.map_err(|error| failed(error.into()))? {
-            return Err(failed(cancelled()));
+        if !state.is_paced {
+            let waited = parts.pace.wait(self.pace_tokens, &self.ending).await;
+            if !waited.map_err(|error| failed(error.into()))? {
+                return Err(failed(cancelled()));
+            }
+            state.is_paced = true;
         }
         let reserved = parts.purse.reserve(self.estimate, &self.ending).await;
         let reservation = reserved.map_err(|error| {
@@ -71,7 +74,13 @@ impl Noting<'_> {
             }
             failed(error.into())
         })?;
-        let now_ms = parts.clock.now_ms();
+        let now_ms = match parts.time.now_ms().await {
+            Ok(now_ms) => now_ms,
+            Err(error) => {
+                parts.purse.settle(reservation, Amounts::default()).await;
+                return Err(failed(error.into()));
+            }
+        };
         let timeout_ms = i64::try_from(parts.request_timeout.as_millis()).unwrap_or(i64::MAX / 8);
         let sent = SentRequest {
             format: SentRequest::FORMAT,
@@ -84,7 +93,7 @@ impl Noting<'_> {
             sent_ms: now_ms,
             until_ms: now_ms.saturating_add(timeout_ms).saturating_add(SLACK_MS),
             worker: parts.worker.clone(),
-            process: self.process.clone(),
+            process: parts.process.clone(),
             nonce: parts.entropy.next_u64(),
         };
         match stored::note_sent(&parts.output, &sent).await {
@@ -128,6 +137,7 @@ impl Pace for Noting<'_> {
     async fn before(&self, previous: Option<FailureClass>) -> bool {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.take() {
+            state.is_paced = false;
             let is_paid = previous.is_some_and(FailureClass::may_be_paid);
             let spent = if is_paid {
                 self.estimate
@@ -146,12 +156,22 @@ impl Pace for Noting<'_> {
         }
     }
 
-    async fn is_current(&self) -> bool {
-        let state = self.state.lock().await;
-        state
+    async fn number(&self) -> Option<u32> {
+        self.state
+            .lock()
+            .await
             .open
             .as_ref()
-            .is_some_and(|open| self.parts.clock.now_ms().saturating_sub(open.sent_ms) < WAITING_MS)
+            .map(|open| open.number)
+    }
+
+    async fn is_current(&self) -> bool {
+        let sent_ms = match &self.state.lock().await.open {
+            Some(open) => open.sent_ms,
+            None => return false,
+        };
+        let now_ms = self.parts.time.now_ms().await;
+        now_ms.is_ok_and(|now_ms| now_ms.saturating_sub(sent_ms) < WAITING_MS)
     }
 
     async fn withdraw(&self) {

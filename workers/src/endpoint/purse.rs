@@ -15,16 +15,20 @@ use super::clock::Clock;
 use super::ending::Ending;
 use super::lost_requests;
 use super::noting::WAITING_MS;
-use super::spending::{Amounts, Lease, NoLease, Spending};
+use super::spending::{Amounts, Lease, NoLease, Shortage, Spending};
+use super::store_time::StoreTime;
 use crate::entropy::Entropy;
 
 /// A lease covers about as many requests per request that may be in flight.
 const REQUESTS_PER_SLOT: u64 = 8;
 /// Pause before asking again for what other workers hold.
-const HELD_PAUSE: Duration = Duration::from_millis(500);
-/// Others settle and give back within moments; a lease of a lost worker lasts longer than this, and
-/// is written off when its time is over.
-const HELD_WAIT_MAX: Duration = Duration::from_secs(240);
+const HELD_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The same, at most.
+const HELD_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Others settle and give back within moments. After this time those that do not are taken for lost.
+const HELD_WAIT_MIN: Duration = Duration::from_secs(240);
+/// The lease of a lost worker is written off when its time is over, which is waited for this long.
+const HELD_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Another worker was faster: this often, which with a pause takes longer than any worker needs.
 const CHANGES_MAX: u32 = 400;
 /// Longest pause before a change is tried again.
@@ -110,6 +114,8 @@ pub struct Purse {
     list: Numbered,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
+    /// Leases are judged by the store's clock.
+    time: Arc<StoreTime>,
     /// Held over a change in the store: one change at a time by each worker is enough.
     held: Mutex<Held>,
 }
@@ -140,6 +146,7 @@ impl Purse {
         output: Output,
         entropy: Arc<dyn Entropy>,
         clock: Arc<dyn Clock>,
+        time: Arc<StoreTime>,
     ) -> Self {
         let folder = layout::spending(&settings.endpoint);
         Self {
@@ -148,6 +155,7 @@ impl Purse {
             output,
             entropy,
             clock,
+            time,
             held: Mutex::default(),
         }
     }
@@ -165,14 +173,21 @@ impl Purse {
         let mut held = self.held.lock().await;
         let timeout_ms = milliseconds(self.settings.request_timeout);
         let waiting_since = Instant::now();
+        let mut pause = HELD_PAUSE_MIN;
+        let mut held_until_ms = None;
         loop {
-            let now_ms = self.clock.now_ms();
-            if self.settings.until_ms.is_some_and(|until| now_ms >= until) {
+            let clock_ms = self.clock.now_ms();
+            if self
+                .settings
+                .until_ms
+                .is_some_and(|until| clock_ms >= until)
+            {
                 return Err(PurseError::Spent(format!(
                     "the time that the job may spend at endpoint {} is over",
                     self.settings.name
                 )));
             }
+            let now_ms = self.time.now_ms().await?;
             if let Some((lease, until_ms)) = &held.lease
                 && now_ms.saturating_add(timeout_ms + WAITING_MS) < *until_ms
                 && held.free.covers(need)
@@ -188,17 +203,25 @@ impl Purse {
             match self.enlarge(&mut held, need, now_ms).await? {
                 Ok(()) => {}
                 Err(NoLease::Spent(shortage)) => return Err(self.spent(&shortage.to_string())),
-                Err(NoLease::Held(shortage)) => {
+                Err(NoLease::Held(mut shortage)) => {
+                    let own = held.lease.as_ref().map(|(_, until_ms)| *until_ms);
+                    let own = own.filter(|_| held.reserved != Amounts::default());
+                    shortage.held_until_ms = shortage.held_until_ms.max(own);
                     // Two who wait for each other's rest would wait in vain.
                     self.release(&mut held).await?;
                     drop(held);
-                    if waiting_since.elapsed() > HELD_WAIT_MAX {
-                        return Err(self.spent(&shortage.to_string()));
+                    // Those who take leases anew are alive, so the ends of the first ones count.
+                    held_until_ms = held_until_ms.or(shortage.held_until_ms);
+                    let waited = waiting_since.elapsed();
+                    let may_end = held_until_ms.is_some_and(|end_ms| now_ms <= end_ms);
+                    if waited > HELD_WAIT_MAX || waited > HELD_WAIT_MIN && !may_end {
+                        return Err(self.withheld(&shortage, now_ms));
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(HELD_PAUSE) => {}
+                        () = tokio::time::sleep(pause) => {}
                         () = ending.comes() => return Err(PurseError::Cancelled),
                     }
+                    pause = (pause * 2).min(HELD_PAUSE_MAX);
                     held = self.held.lock().await;
                 }
             }
@@ -209,6 +232,18 @@ impl Purse {
         PurseError::Spent(format!(
             "the budget of endpoint {} is used up: {shortage}; raise `budget` in the job file and \
              run the job again to go on: nothing that is paid for is asked again",
+            self.settings.name
+        ))
+    }
+
+    /// The budget is not used up, but the rest of it does not come back in time.
+    fn withheld(&self, shortage: &Shortage, now_ms: i64) -> PurseError {
+        let rest_ms = shortage.held_until_ms.unwrap_or(now_ms) - now_ms;
+        let minutes = rest_ms.max(0) / 60_000 + 1;
+        PurseError::Spent(format!(
+            "the rest of the budget of endpoint {} is reserved by workers that may be lost: {shortage}; \
+             run the job again in {minutes} min, when it has come back, or raise `budget` in the job \
+             file: nothing that is paid for is asked again",
             self.settings.name
         ))
     }

@@ -186,6 +186,9 @@ pub struct Shortage {
     spent: Amounts,
     reserved: Amounts,
     need: Amounts,
+    /// When what others hold has come back, unless they take it anew: by the store's clock, in
+    /// milliseconds since 1970.
+    pub held_until_ms: Option<i64>,
 }
 
 impl fmt::Display for Shortage {
@@ -241,11 +244,13 @@ impl Spending {
         let held = self.leases.remove(id).map(|lease| lease.amounts);
         let held = held.unwrap_or_default();
         let reserved = self.reserved();
+        let ends = self.leases.values().map(|lease| lease.until_ms);
         let shortage = Shortage {
             limits,
             spent: self.spent,
             reserved,
             need,
+            held_until_ms: ends.max().map(|end| end.saturating_add(CLOCKS_DIFFER_MS)),
         };
         let left = limits.minus(self.spent + reserved);
         if !left.covers(need) {
@@ -293,6 +298,8 @@ impl Spending {
 
     /// Ends a lease whose worker is gone, if it is still the one that began at `since_ms` and is over
     /// at `now_ms`: its requests cost `known` for sure, of which a part is settled, and `possibly` more.
+    /// What is not known for sure cannot be more than the lease still held: nothing was sent beyond
+    /// it, and notes of what a server refused may not have been taken back.
     pub fn write_off(
         &mut self,
         id: &str,
@@ -309,9 +316,11 @@ impl Spending {
             return;
         }
         if let Some(lease) = self.leases.remove(id) {
-            let rest = (known + possibly).minus(lease.settled);
+            let known_rest = known.minus(lease.settled);
+            let bound = lease.amounts.at_least(known_rest);
+            let rest = (known + possibly).minus(lease.settled).at_most(bound);
             self.spent += rest;
-            self.possibly += possibly.at_most(rest);
+            self.possibly += rest.minus(known_rest).at_most(possibly);
         }
     }
 }
@@ -394,7 +403,10 @@ mod tests {
         assert_eq!(spending.reserved(), nanos_only(6));
         // What others hold may come back; what is spent does not.
         let held = spending.take("a", lease(1), nanos_only(80), limit(100));
-        assert!(matches!(held, Err(NoLease::Held(_))), "{held:?}");
+        let Err(NoLease::Held(held)) = held else {
+            panic!("{held:?}");
+        };
+        assert_eq!(held.held_until_ms, Some(1000 + CLOCKS_DIFFER_MS));
         let spent = spending.take("a", lease(1), nanos_only(90), limit(100));
         let Err(NoLease::Spent(shortage)) = spent else {
             panic!("{spent:?}");
@@ -431,10 +443,23 @@ mod tests {
         spending.write_off("a", over, nanos_only(20), nanos_only(7));
         assert_eq!(spending.spent, nanos_only(27));
         assert_eq!(spending.possibly, nanos_only(7));
+        // It held no more than this when it was lost, however much its notes tell.
+        let taken = spending.take("b", lease(10), nanos_only(10), limit(100));
+        assert!(taken.is_ok());
+        spending.settle("b", nanos_only(4));
+        spending.write_off("b", over, nanos_only(6), nanos_only(500));
+        assert_eq!(spending.spent, nanos_only(37));
+        assert_eq!(spending.possibly, nanos_only(11));
         // It comes back after all: what it spent is booked already.
         spending.settle("a", nanos_only(25));
         spending.write_off("a", over, nanos_only(20), nanos_only(7));
-        assert_eq!(spending.spent, nanos_only(27));
+        assert_eq!(spending.spent, nanos_only(37));
+        // What is known for sure counts, even where a server took more than was reserved.
+        let taken = spending.take("c", lease(10), nanos_only(10), limit(100));
+        assert!(taken.is_ok());
+        spending.write_off("c", over, nanos_only(12), nanos_only(500));
+        assert_eq!(spending.spent, nanos_only(49));
+        assert_eq!(spending.possibly, nanos_only(11));
     }
 
     proptest! {
@@ -442,7 +467,7 @@ mod tests {
         #[test]
         fn the_cap_holds(
             cap in 1_u64..5000,
-            steps in prop::collection::vec((0_u8..4, 0_u8..5, 1_u64..200), 1..200),
+            steps in prop::collection::vec((0_u8..5, 0_u8..5, 1_u64..200), 1..200),
         ) {
             let mut spending = Spending::default();
             for (action, worker, amount) in steps {
@@ -456,7 +481,11 @@ mod tests {
                         let held = spending.leases.get(&id).map_or(0, |it| it.amounts.nanos);
                         spending.settle(&id, nanos_only(amount.min(held)));
                     }
-                    _ => spending.give_back(&id),
+                    3 => spending.give_back(&id),
+                    _ => {
+                        let over = (0, 1001 + CLOCKS_DIFFER_MS);
+                        spending.write_off(&id, over, Amounts::default(), nanos_only(amount));
+                    }
                 }
                 prop_assert!((spending.spent + spending.reserved()).nanos <= cap);
             }

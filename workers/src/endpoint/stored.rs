@@ -44,9 +44,9 @@ pub struct SentRequest {
     pub lease: String,
     /// What it may cost at most.
     pub estimate: Amounts,
-    /// When: milliseconds since 1970.
+    /// When: milliseconds since 1970, about the store's.
     pub sent_ms: i64,
-    /// When its sender will have given up waiting for the answer.
+    /// When its sender will have given up waiting for the answer, by the same clock.
     pub until_ms: i64,
     /// Name of the worker, for people.
     pub worker: String,
@@ -60,10 +60,12 @@ impl SentRequest {
     /// The version of the format that this build writes and reads.
     pub const FORMAT: u32 = 1;
 
-    /// Whether its sender may still get an answer.
+    /// Whether its sender has given up waiting for the answer, if the note was put at `put_ms` and it
+    /// is `now_ms` by the store's clock. What the sender's clock said does not matter.
     #[must_use]
-    pub fn may_be_answered(&self, now_ms: i64) -> bool {
-        now_ms < self.until_ms && !self.process.has_ended()
+    pub fn is_over(&self, put_ms: i64, now_ms: i64) -> bool {
+        let lasts_ms = self.until_ms.saturating_sub(self.sent_ms);
+        now_ms.saturating_sub(put_ms) >= lasts_ms
     }
 }
 
@@ -278,17 +280,23 @@ pub async fn reply(output: &Output, request: &str) -> Result<Option<StoredReply>
     Ok(Some(reply))
 }
 
-/// Stores a reply. Should another worker have been faster, its reply counts, for both.
+/// Stores a reply, `encoded`. Should another worker have been faster, its reply counts, for both: it
+/// is returned.
 ///
 /// # Errors
 ///
-/// Of the store.
-pub async fn keep_reply(output: &Output, reply: StoredReply) -> Result<StoredReply, Failure> {
-    let key = layout::reply(&reply.request);
-    match output.create(&key, reply.encode()?).await? {
-        Created::Stored => Ok(reply),
+/// Of the store. The reply may be there all the same.
+pub async fn keep_reply(
+    output: &Output,
+    request: &str,
+    encoded: Bytes,
+) -> Result<Option<StoredReply>, OutputError> {
+    let key = layout::reply(request);
+    match output.create(&key, encoded).await? {
+        Created::Stored => Ok(None),
         Created::Exists(bytes) => {
-            StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key).into())
+            let other = StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key))?;
+            Ok(Some(other))
         }
     }
 }
@@ -306,7 +314,8 @@ pub async fn note_sent(output: &Output, sent: &SentRequest) -> Result<bool, Outp
     Ok(stored == *sent)
 }
 
-/// The note of the `number`th sending of a request.
+/// The note of the `number`th sending of a request, and when it was put by the store's clock:
+/// milliseconds since 1970.
 ///
 /// # Errors
 ///
@@ -315,9 +324,15 @@ pub async fn sent(
     output: &Output,
     request: &str,
     number: u32,
-) -> Result<Option<SentRequest>, OutputError> {
+) -> Result<Option<(SentRequest, i64)>, OutputError> {
     let key = layout::request(request, number);
-    output.get_json(&key, "note of a request").await
+    match output.get_dated(&key).await? {
+        Some((bytes, put_ms)) => {
+            let sent = output.parse_json(&key, "note of a request", &bytes)?;
+            Ok(Some((sent, put_ms)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Takes a note back: its request was not sent, or the server did nothing for it, and it is not going

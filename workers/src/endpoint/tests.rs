@@ -10,11 +10,18 @@ use gleaner_schemas::{EndpointSettings, FailureKind, RunId};
 use gleaner_scripted_endpoint::{Play, Request, Script, ScriptedServer, ServerOptions, always};
 use gleaner_storage::numbered::Numbered;
 use gleaner_storage::{Output, Stores, layout};
+use object_store::ObjectStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+mod clocks;
+mod held_store;
+mod lost_leases;
+mod once;
+mod renewing;
+
 use super::access::Exchanges;
-use super::clock::SystemClock;
+use super::clock::{Clock, SystemClock};
 use super::exchange::{Answer, Exchange, NoAnswer};
 use super::lost_requests::without_reply;
 use super::stored;
@@ -28,12 +35,16 @@ struct Scene {
 
 impl Scene {
     async fn new(script: Script, latency: Duration) -> Self {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Self::over(store, script, latency).await
+    }
+
+    async fn over(store: Arc<dyn ObjectStore>, script: Script, latency: Duration) -> Self {
         let options = ServerOptions {
             latency,
             ..ServerOptions::default()
         };
         let server = ScriptedServer::start(script, options).await.unwrap();
-        let store = Arc::new(object_store::memory::InMemory::new());
         let stores = Stores::from_env().with("memory://exchange", store);
         let output = Output::open(&stores, "memory://exchange/out").unwrap();
         Self { server, output }
@@ -60,8 +71,13 @@ impl Scene {
 
     /// A process that knows nothing of others.
     fn process(&self, seed: u64) -> Exchanges {
+        self.process_at(seed, Arc::new(SystemClock))
+    }
+
+    /// The same of a machine with another clock.
+    fn process_at(&self, seed: u64, clock: Arc<dyn Clock>) -> Exchanges {
         let entropy = Arc::new(SeededEntropy::new(seed));
-        Exchanges::new(format!("worker {seed}"), entropy, Arc::new(SystemClock))
+        Exchanges::new(format!("worker {seed}"), entropy, clock)
     }
 
     async fn exchange(&self, exchanges: &Exchanges) -> Arc<Exchange> {

@@ -1,0 +1,121 @@
+//! Nothing is paid for twice, whatever comes in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gleaner_schemas::FailureKind;
+use gleaner_scripted_endpoint::{Play, always, in_turn};
+use gleaner_storage::layout;
+use tokio_util::sync::CancellationToken;
+
+use super::super::lost_requests::{self, LostRequests};
+use super::super::spending::Amounts;
+use super::held_store::{HeldStore, Operation};
+use super::{Scene, ask, failure_of, request};
+
+/// Another slot looks for the reply before it is stored, and at its note when its sender is done.
+#[tokio::test]
+async fn a_reply_that_comes_between_two_looks_is_found() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let exchange = scene.exchange(&exchanges).await;
+    let asked = || {
+        let exchange = Arc::clone(&exchange);
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    let replies = store.hold(Operation::Put, layout::REPLIES);
+    let first = asked();
+    replies.reached(1).await;
+    let notes = store.hold(Operation::Get, layout::REQUESTS);
+    let second = asked();
+    notes.reached(1).await;
+    drop(replies);
+    let first = first.await.unwrap().unwrap();
+    drop(notes);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(scene.server.log().n_requests(), 1);
+    assert_eq!((first.is_old, second.is_old), (false, true));
+    assert_eq!(first.stored, second.stored);
+}
+
+/// Where a system tells nothing of processes, those of two machines look alike.
+#[tokio::test]
+async fn another_process_that_looks_alike_is_waited_for() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let asked = async |seed| {
+        let exchange = scene.exchange(&scene.process(seed)).await;
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    let replies = store.hold(Operation::Put, layout::REPLIES);
+    let first = asked(1).await;
+    replies.reached(1).await;
+    let notes = store.watch(Operation::Get, layout::REQUESTS);
+    let second = asked(2).await;
+    tokio::select! {
+        () = notes.reached(4) => {}
+        () = scene.requested(2) => panic!("it is sent again"),
+    }
+    drop(replies);
+    assert!(!first.await.unwrap().unwrap().is_old);
+    assert!(second.await.unwrap().unwrap().is_old);
+    assert_eq!(scene.server.log().n_requests(), 1);
+}
+
+/// A store that takes no reply for longer than its client tries.
+#[tokio::test]
+async fn a_reply_is_held_until_the_store_takes_it() {
+    let store = Arc::new(HeldStore::default());
+    let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let exchange = scene.exchange(&exchanges).await;
+    let failing = store.fail(Operation::Put, layout::REPLIES);
+    let first = {
+        let exchange = Arc::clone(&exchange);
+        tokio::spawn(async move { ask(&exchange, 0).await })
+    };
+    failing.reached(3).await;
+    // A task that is cancelled meanwhile needs no answer; the reply is held all the same.
+    let cancel = CancellationToken::new();
+    let second = {
+        let (exchange, cancel) = (Arc::clone(&exchange), cancel.clone());
+        tokio::spawn(async move { exchange.ask(request("about 1".to_owned()), &cancel).await })
+    };
+    scene.requested(2).await;
+    failing.reached(2).await;
+    cancel.cancel();
+    assert_eq!(failure_of(&second.await.unwrap()).0, FailureKind::Transient);
+    drop(failing);
+    assert!(first.await.unwrap().is_ok());
+    assert!(exchange.finish(Duration::from_secs(20)).await);
+    assert_eq!(scene.n_objects(layout::REPLIES).await, 2);
+    assert!(ask(&exchange, 1).await.unwrap().is_old);
+    assert_eq!(scene.server.log().n_requests(), 2);
+}
+
+/// Should the worker be lost later, only what may be paid counts.
+#[tokio::test]
+async fn what_was_refused_before_a_reply_is_taken_back() {
+    let wait = || vec![("retry-after-ms", "1".to_owned())];
+    let script = in_turn(vec![
+        Play::Status(429, wait(), String::new()),
+        Play::Status(503, wait(), String::new()),
+        Play::Answer,
+    ]);
+    let scene = Scene::new(script, Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let answer = ask(&scene.exchange(&exchanges).await, 0).await.unwrap();
+    assert_eq!(answer.stored.number, 2);
+    assert_eq!(scene.n_objects(layout::WITHDRAWN).await, 2);
+    let lost = lost_requests::of_lease(&scene.output, &answer.stored.lease, 0).await;
+    let expected = LostRequests {
+        known: answer.stored.cost,
+        possibly: Amounts::default(),
+    };
+    assert_eq!(lost.unwrap(), expected);
+}
