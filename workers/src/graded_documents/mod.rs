@@ -126,7 +126,7 @@ impl StageKind for GradedDocumentsKind {
     }
 
     fn code_version(&self) -> u32 {
-        2
+        3
     }
 
     fn params_schema(&self) -> Schema {

@@ -54,7 +54,7 @@ impl StageKind for SyntheticQueriesKind {
     }
 
     fn code_version(&self) -> u32 {
-        2
+        3
     }
 
     fn params_schema(&self) -> Schema {
