@@ -21,6 +21,7 @@ use std::fmt::Write as _;
 use futures::StreamExt as _;
 use gleaner_schemas::Version;
 use gleaner_storage::Stores;
+use gleaner_workers::generation::published::AskedGroup;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,9 +51,9 @@ pub struct TrainingOptions {
     pub folds: Option<FoldKind>,
     /// Seed of the splits.
     pub seed: u64,
-    /// Documents of this grade or more are positive; absent: of the highest.
+    /// Documents of this grade or more are positive; absent: of the highest that was asked for.
     pub positive_grade: Option<i64>,
-    /// Documents of a complete query; absent: as many as most queries have.
+    /// Documents of a complete query; absent: as many as were asked for.
     pub group_size: Option<usize>,
 }
 
@@ -93,7 +94,7 @@ pub async fn export(
     to: &str,
 ) -> Result<TrainingReport, RunError> {
     let sql = judged_sql(version, stage)?;
-    let grades = grades(session, &sql, options).await?;
+    let grades = grades(session, version, stage, &sql, options).await?;
     let splits = match options.folds {
         Some(kind) => Splits::by_folds(session, &sql, kind, options.seed).await?,
         None => Splits::of(session, &sql, &options.shares, options.seed).await?,
@@ -148,10 +149,14 @@ pub async fn export(
     if report.queries.is_empty() {
         return Err(RunError::usage(
             format!(
-                "no query of {stage} can be exported{}",
-                left_out_text(&report.left_out)
+                "no query of {stage} can be exported{} (a group has {} documents, those of grade \
+                 {} or more are positive)",
+                left_out_text(&report.left_out),
+                grades.group_size,
+                grades.positive
             ),
-            "look at the columns `status` and `reason` of the stage, or give --group-size",
+            "look at the columns `status` and `reason` of the stage, or give --group-size and \
+             --positive-grade",
         ));
     }
     let card = card::Card {
@@ -208,11 +213,30 @@ fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
     }
 }
 
+/// What was asked for decides, not what came of it: where a filter rejects most texts of a grade, the
+/// queries that lack it are not complete, and the next grade is not the highest.
 async fn grades(
     session: &Session,
+    version: &Version,
+    stage: &str,
     sql: &str,
     options: &TrainingOptions,
 ) -> Result<Grades, RunError> {
+    let of_stage = version.stages.get(stage);
+    let asked = of_stage.and_then(|of| AskedGroup::of(&of.kind, stage, &of.params));
+    let (highest, n_documents) = match asked {
+        Some(asked) => (i64::from(asked.highest), asked.n_documents),
+        None => observed_group(session, sql).await?,
+    };
+    Ok(Grades {
+        highest,
+        positive: options.positive_grade.unwrap_or(highest),
+        group_size: options.group_size.unwrap_or(n_documents),
+    })
+}
+
+/// The highest grade that is there, and the usual number of documents: where parameters do not tell.
+async fn observed_group(session: &Session, sql: &str) -> Result<(i64, usize), RunError> {
     let summary = session
         .query(&format!(
             "SELECT max(highest) AS highest, approx_percentile_cont(n, 0.5) AS usual FROM (SELECT \
@@ -230,13 +254,7 @@ async fn grades(
     };
     let highest = number("highest").unwrap_or(0);
     let usual = number("usual").unwrap_or(1);
-    Ok(Grades {
-        highest,
-        positive: options.positive_grade.unwrap_or(highest),
-        group_size: options
-            .group_size
-            .unwrap_or_else(|| usize::try_from(usual).unwrap_or(1)),
-    })
+    Ok((highest, usize::try_from(usual).unwrap_or(1)))
 }
 
 fn left_out_text(left_out: &BTreeMap<LeftOut, u64>) -> String {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use gleaner_scripted_endpoint::{Play, Script};
 use gleaner_tests::program::{Workspace, files, number, text};
 use serde_json::Value;
 
-use super::{BOTH, Server, job, workspace};
+use super::{BOTH, MARK, Server, job, with_marked, workspace, workspace_of};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const GROUP: usize = 4;
@@ -209,4 +211,77 @@ fn training_sets_load_with_whole_groups_and_no_leak_between_splits() {
         let has_card = all.iter().any(|path| path.ends_with("README.md"));
         assert!(has_card, "{folder}: {all:?}");
     }
+}
+
+/// Answers with documents of all grades but the highest; with all of them for queries that have the
+/// mark.
+fn without_highest_grade() -> Script {
+    Arc::new(move |request| {
+        let asked = request.body.to_string();
+        if asked.contains(MARK) || !asked.contains("passage_1") {
+            return Play::Answer;
+        }
+        let passage = |place: usize, label: &str| {
+            let number = request.number;
+            format!(
+                r#""passage_{place}": {{"label": "{label}", "passage": "Text {number} of {label}."}}"#
+            )
+        };
+        let text = format!(
+            "{{{}, {}, {}}}",
+            passage(2, "highly_relevant"),
+            passage(3, "related"),
+            passage(4, "irrelevant")
+        );
+        Play::Text(text, "stop")
+    })
+}
+
+#[test]
+fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
+    let server = Server::playing(without_highest_grade());
+    let documents = with_marked(12);
+    let workspace = workspace_of(&documents);
+    // Checks of single texts are not what is tested.
+    let stages = "
+  queries: {kind: synthetic_queries, endpoint: llm, filter: {reject: []}}
+  graded: {kind: graded_documents, input: queries, endpoint: llm, filter: {reject: []}}
+";
+    workspace.write("job.yaml", &job(&server.url(), "", stages));
+    let _ = workspace.run(&[]).expect(0);
+    let usual = workspace.sql(
+        "SELECT count(*) FILTER (WHERE n = 3) AS three, count(*) FILTER (WHERE n = 4) AS four FROM \
+         (SELECT query_id, count(*) AS n FROM graded WHERE status = 'ok' GROUP BY query_id)",
+    );
+    let (three, four) = (number(&usual[0], "three"), number(&usual[0], "four"));
+    assert!(three > four, "{usual:?}");
+    let export = |to: &str, more: &[&str]| {
+        let format = "sentence-transformers-pairs";
+        let mut arguments = vec![
+            "export", "out", "graded", "--format", format, "--to", to, "--json",
+        ];
+        arguments.extend(more);
+        workspace.gleaner(&arguments)
+    };
+    let told = if four == 0 {
+        export("strict", &[]).expect(2).stderr
+    } else {
+        let report = export("strict", &[]).expect(0).events().pop().unwrap();
+        assert_eq!(number(&report["queries"], "train"), four);
+        report["left_out"].to_string()
+    };
+    assert!(told.contains(&three.to_string()), "{told}");
+    // Whoever wants them gets them, and a grade means what it meant.
+    let report = export("lax", &["--group-size", "3"]).expect(0).events();
+    assert_eq!(
+        number(&report.last().unwrap()["queries"], "train"),
+        three + four
+    );
+    let pairs = values(&workspace.path().join("lax/train.jsonl"));
+    let best_of_three = pairs
+        .iter()
+        .filter(|pair| text(pair, "sentence2").ends_with("of highly_relevant."))
+        .map(|pair| pair["score"].as_f64().unwrap())
+        .fold(0.0, f64::max);
+    assert!((best_of_three - 2.0 / 3.0).abs() < 1e-9, "{best_of_three}");
 }
