@@ -35,7 +35,7 @@ use self::judged::Grouping;
 use self::split::Splits;
 use crate::progress::{bytes, count};
 use crate::run_error::RunError;
-use crate::sql::{CORPUS, Session, SqlError, quote_name};
+use crate::sql::{CORPUS, Session, SqlError, quote_name, with_places};
 
 const GRADED_DOCUMENTS: &str = "graded_documents";
 const SYNTHETIC_QUERIES: &str = "synthetic_queries";
@@ -114,7 +114,9 @@ pub async fn export(
     // Hashes: a set of ids of all documents may be too large.
     let mut written: HashSet<u64> = HashSet::new();
     let mut grouping = Grouping::default();
-    let ordered = format!("SELECT * FROM ({sql}) ORDER BY query_id, grade DESC, doc_id");
+    let ordered = format!(
+        "SELECT * FROM ({sql}) ORDER BY query_id, grade DESC, doc_id, input_file, input_row"
+    );
     let mut rows = session.query_stream(&ordered).await?;
     loop {
         let batch = rows.next().await.transpose().map_err(SqlError::from)?;
@@ -172,14 +174,15 @@ pub async fn export(
     Ok(report)
 }
 
-/// SQL of the columns `query_id`, `query`, `doc_id`, `text`, `grade` and `source_document`.
+/// SQL of the columns `query_id`, `query`, `doc_id`, `text`, `grade`, `source_document` and the place
+/// of what the row was made from.
 fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
     let table = quote_name(stage);
     let found = version.stages.get(stage);
     match found.map(|found| found.kind.as_str()) {
         Some(GRADED_DOCUMENTS) => Ok(format!(
             "SELECT query_id, query, doc_id, text, grade, coalesce(source_doc_id, query_id) AS \
-             source_document FROM {table} WHERE status = 'ok'"
+             source_document, input_file, input_row FROM {table} WHERE status = 'ok'"
         )),
         Some(SYNTHETIC_QUERIES) => {
             let input = found.and_then(|found| found.params.get("input")?.as_str());
@@ -188,16 +191,18 @@ fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
                 .pointer("/corpus/columns/text")
                 .and_then(Value::as_str)
                 .unwrap_or("text");
+            // Not by ids alone, which need not be unique.
+            let place = "d.input_file = q.input_file AND d.input_row = q.input_row";
             let (documents, on) = match input.filter(|input| *input != CORPUS) {
-                Some(input) => (quote_name(input), "d.doc_id = q.doc_id"),
-                None => (
-                    quote_name(CORPUS),
-                    "d.input_file = q.input_file AND d.input_row = q.input_row",
+                Some(input) => (
+                    with_places(input),
+                    format!("d.doc_id = q.doc_id AND {place}"),
                 ),
+                None => (quote_name(CORPUS), place.to_owned()),
             };
             Ok(format!(
                 "SELECT q.query_id, q.query, q.doc_id, d.{} AS text, q.grade, q.doc_id AS \
-                 source_document FROM {table} q JOIN {documents} d ON {on} WHERE q.status = 'ok'",
+                 source_document, q.input_file, q.input_row FROM {table} q JOIN {documents} d ON {on} WHERE q.status = 'ok'",
                 quote_name(text)
             ))
         }

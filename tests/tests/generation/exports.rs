@@ -9,7 +9,7 @@ use gleaner_scripted_endpoint::{Play, Script};
 use gleaner_tests::program::{Workspace, files, number, text};
 use serde_json::Value;
 
-use super::{BOTH, MARK, Server, job, with_marked, workspace, workspace_of};
+use super::{BOTH, MARK, Server, documents, job, with_marked, workspace, workspace_of};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const GROUP: usize = 4;
@@ -284,4 +284,59 @@ fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
         .map(|pair| pair["score"].as_f64().unwrap())
         .fold(0.0, f64::max);
     assert!((best_of_three - 2.0 / 3.0).abs() < 1e-9, "{best_of_three}");
+}
+
+/// Writes queries that name the marker of their document.
+fn naming_markers(n: usize) -> Script {
+    let markers: Vec<String> = (0..n).map(marker).collect();
+    Arc::new(move |request| {
+        let asked = request.body.to_string();
+        let found = markers.iter().find(|marker| asked.contains(*marker));
+        let marker = found.map_or("nothing", String::as_str);
+        let text = format!(
+            r#"{{"query_1": {{"label": "relevant", "query": "who knows {marker} well"}}, "query_2": {{"label": "irrelevant", "query": "who never saw {marker} there"}}}}"#
+        );
+        Play::Text(text, "stop")
+    })
+}
+
+fn marker(number: usize) -> String {
+    format!("zz{number:03}zz")
+}
+
+#[test]
+fn queries_go_with_their_own_documents_where_ids_are_not_unique() {
+    const PAIRS: usize = 12;
+    let mut documents = documents(2 * PAIRS);
+    for (number, document) in documents.iter_mut().enumerate() {
+        document.id = format!("doc-{}", number % PAIRS);
+        document.text = format!("{} {}", marker(number), document.text);
+    }
+    let server = Server::playing(naming_markers(documents.len()));
+    let workspace = workspace_of(&documents);
+    let stages = format!(
+        "
+  chosen: {{kind: select, by: 'length(text)', method: top_k, documents: {}, materialize: true}}
+  queries: {{kind: synthetic_queries, input: chosen, endpoint: llm, grades: binary,
+             filter: {{reject: []}}}}
+",
+        documents.len()
+    );
+    workspace.write("job.yaml", &job(&server.url(), "", &stages));
+    let _ = workspace.run(&[]).expect(0);
+    let rows = workspace.sql("SELECT count(*) AS n FROM queries WHERE status = 'ok'");
+    assert_eq!(number(&rows[0], "n"), 4 * PAIRS as u64);
+    let format = "sentence-transformers-pairs";
+    let arguments = [
+        "export", "out", "queries", "--format", format, "--to", "pairs",
+    ];
+    let _ = workspace.gleaner(&arguments).expect(0);
+    let pairs = values(&workspace.path().join("pairs/train.jsonl"));
+    // Queries of one document id, prompt and label have one id: the first of them stands for both.
+    assert_eq!(pairs.len(), 2 * PAIRS);
+    for pair in pairs {
+        let (query, document) = (text(&pair, "sentence1"), text(&pair, "sentence2"));
+        let marker = document.split(' ').next().unwrap();
+        assert!(query.contains(marker), "{query}: {document}");
+    }
 }
