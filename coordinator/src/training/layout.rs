@@ -50,6 +50,8 @@ pub enum LeftOut {
     NoPositive,
     /// No document is negative.
     NoNegative,
+    /// The model was shown it, or what stands together with it, as an example.
+    Shown,
 }
 
 impl LeftOut {
@@ -60,6 +62,7 @@ impl LeftOut {
             Self::Incomplete => "have fewer documents than a group",
             Self::NoPositive => "have no positive document",
             Self::NoNegative => "have no negative document",
+            Self::Shown => "were shown to the model as examples, or stand together with such",
         }
     }
 }

@@ -32,7 +32,7 @@ pub use split::{FoldKind, Shares, SplitOverlap};
 
 use self::files::Files;
 use self::judged::Grouping;
-use self::split::Splits;
+use self::split::{ShownTables, Splits};
 use crate::progress::{bytes, count};
 use crate::run_error::RunError;
 use crate::sql::{CORPUS, Session, SqlError, quote_name, with_places};
@@ -74,6 +74,9 @@ pub struct TrainingReport {
     pub overlap: Option<SplitOverlap>,
     /// Queries that were left out, by the reason.
     pub left_out: BTreeMap<LeftOut, u64>,
+    /// Queries that stand in the first split whatever its share: they, or what stands together with
+    /// them, were shown to the model as examples.
+    pub n_shown: u64,
     /// Rows that repeat a document of their query.
     pub n_doubled: u64,
     /// Files.
@@ -95,9 +98,10 @@ pub async fn export(
 ) -> Result<TrainingReport, RunError> {
     let sql = judged_sql(version, stage)?;
     let grades = grades(session, version, stage, &sql, options).await?;
+    let shown = ShownTables::of(version, stage);
     let splits = match options.folds {
-        Some(kind) => Splits::by_folds(session, &sql, kind, options.seed).await?,
-        None => Splits::of(session, &sql, &options.shares, options.seed).await?,
+        Some(kind) => Splits::by_folds(session, &sql, kind, &shown, options.seed).await?,
+        None => Splits::of(session, &sql, &options.shares, &shown, options.seed).await?,
     };
     let mut files = Files::below(stores, to, options.layout).await?;
     let mut report = TrainingReport {
@@ -108,6 +112,7 @@ pub async fn export(
         queries: BTreeMap::new(),
         overlap: splits.overlap(session, &sql, options.seed).await?,
         left_out: BTreeMap::new(),
+        n_shown: 0,
         n_doubled: 0,
         files: Vec::new(),
     };
@@ -126,7 +131,12 @@ pub async fn export(
         };
         for query in queries {
             let split = splits.of_query(&query.query_id);
-            let lines = match options.layout.query_lines(&query, split, &grades) {
+            let lines = if splits.leaves_out(&query.query_id) {
+                Err(LeftOut::Shown)
+            } else {
+                options.layout.query_lines(&query, split, &grades)
+            };
+            let lines = match lines {
                 Ok(lines) => lines,
                 Err(left_out) => {
                     *report.left_out.entry(left_out).or_default() += 1;
@@ -134,6 +144,7 @@ pub async fn export(
                 }
             };
             *report.queries.entry(split.to_owned()).or_default() += 1;
+            report.n_shown += u64::from(splits.was_shown(&query.query_id));
             files.write(lines).await?;
             if options.layout.has_corpus() {
                 let new = query.documents.iter().filter(|document| {
@@ -309,6 +320,14 @@ impl TrainingReport {
                 "  left out: {} {}",
                 count(*n_queries),
                 reason.as_str()
+            );
+        }
+        if self.n_shown > 0 {
+            let _ = writeln!(
+                text,
+                "  {} queries stand in the first split since the model was shown them, or what stands \
+                 together with them, as examples",
+                count(self.n_shown)
             );
         }
         if self.n_doubled > 0 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gleaner_scripted_endpoint::{Play, Script};
 use gleaner_tests::program::{Workspace, files, number, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{BOTH, MARK, Server, documents, job, with_marked, workspace, workspace_of};
 
@@ -339,4 +339,92 @@ fn queries_go_with_their_own_documents_where_ids_are_not_unique() {
         let marker = document.split(' ').next().unwrap();
         assert!(query.contains(marker), "{query}: {document}");
     }
+}
+
+const SHOWN: usize = 5;
+
+/// Pairs of documents of the corpus, the last one by its text alone, and queries.
+fn pairs_of(documents: &[gleaner_tests::corpus::Document]) -> String {
+    let pair = |(number, document): (usize, &gleaner_tests::corpus::Document)| {
+        let id = match number + 1 {
+            SHOWN => "of another collection".to_owned(),
+            _ => document.id.clone(),
+        };
+        let query = format!("what stands in example {number}");
+        let line = json!({ "id": id, "text": document.text, "source": query });
+        format!("{line}\n")
+    };
+    documents[..SHOWN].iter().enumerate().map(pair).collect()
+}
+
+#[test]
+fn what_the_model_was_shown_is_not_tested() {
+    let server = Server::answering();
+    let documents = documents(30);
+    let workspace = workspace_of(&documents);
+    let stages = "
+  queries: {kind: synthetic_queries, endpoint: llm, demonstrations: {dataset: pairs}, \
+             filter: {reject: []}}
+";
+    let text = job(&server.url(), "", stages).replace(
+        "endpoints:",
+        "datasets: {pairs: {paths: [pairs.jsonl]}}\nendpoints:",
+    );
+    workspace.write("job.yaml", &text);
+    workspace.write("pairs.jsonl", pairs_of(&documents));
+    let _ = workspace.run(&[]).expect(0);
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+    let table = workspace.sql("SELECT count(DISTINCT doc_id) AS n FROM queries_demonstrations");
+    assert_eq!(number(&table[0], "n"), SHOWN as u64);
+    let export = |to: &str, more: &[&str]| {
+        let format = "sentence-transformers-pairs";
+        let mut arguments = vec![
+            "export", "out", "queries", "--format", format, "--to", to, "--json",
+        ];
+        arguments.extend(more);
+        let mut events = workspace.gleaner(&arguments).expect(0).events();
+        events.pop().unwrap()
+    };
+    // The split of each document and of each query's words.
+    let splits = |to: &str, report: &Value| {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for split in report["queries"].as_object().unwrap().keys() {
+            for pair in values(&workspace.path().join(format!("{to}/{split}.jsonl"))) {
+                let words = text(&pair, "sentence1").trim().to_lowercase();
+                for of in [words, text(&pair, "sentence2")] {
+                    found.entry(of).or_default().insert(split.clone());
+                }
+            }
+        }
+        for (of, splits) in &found {
+            assert_eq!(splits.len(), 1, "{of} stands in {splits:?}");
+        }
+        found
+    };
+    let shown = &documents[..SHOWN];
+    let report = export("shares", &["--split", "train=0.2,test=0.8"]);
+    let found = splits("shares", &report);
+    for document in shown {
+        assert!(found[&document.text].contains("train"), "{}", document.id);
+    }
+    let n_shown = number(&report, "n_shown");
+    assert!(n_shown >= 4 * SHOWN as u64, "{report}");
+    assert!(number(&report["queries"], "test") > 0, "{report}");
+    // Every fold is tested.
+    for kind in ["interpolation", "extrapolation"] {
+        let report = export(kind, &["--folds", kind]);
+        let found = splits(kind, &report);
+        for document in shown {
+            assert!(
+                !found.contains_key(&document.text),
+                "{kind} {}",
+                document.id
+            );
+        }
+        assert_eq!(number(&report["left_out"], "shown"), n_shown, "{report}");
+        assert!(report["queries"].as_object().unwrap().len() > 1, "{report}");
+    }
+    // One split is not tested by another.
+    let report = export("all", &[]);
+    assert_eq!(number(&report, "n_shown"), 0);
 }
