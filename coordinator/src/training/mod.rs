@@ -240,14 +240,21 @@ async fn grades(
 ) -> Result<Grades, RunError> {
     let of_stage = version.stages.get(stage);
     let asked = of_stage.and_then(|of| AskedGroup::of(&of.kind, stage, &of.params));
-    let (highest, n_documents) = match asked {
-        Some(asked) => (i64::from(asked.highest), asked.n_documents),
+    let (highest, n_documents) = match &asked {
+        Some(asked) => (i64::from(asked.highest()), asked.n_documents()),
         None => observed_group(session, sql).await?,
+    };
+    let positive = options.positive_grade.unwrap_or(highest);
+    let group_size = options.group_size.unwrap_or(n_documents);
+    let n_negatives = match asked {
+        Some(asked) if options.group_size.is_none() => asked.n_below(positive),
+        _ => group_size.saturating_sub(1),
     };
     Ok(Grades {
         highest,
-        positive: options.positive_grade.unwrap_or(highest),
-        group_size: options.group_size.unwrap_or(n_documents),
+        positive,
+        group_size,
+        n_negatives,
     })
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use gleaner_scripted_endpoint::{Play, Script};
+use gleaner_scripted_endpoint::{Play, Request, Script};
 use gleaner_tests::program::{Workspace, files, number, text};
 use serde_json::{Value, json};
 
@@ -216,7 +216,7 @@ fn training_sets_load_with_whole_groups_and_no_leak_between_splits() {
 /// Answers with documents of all grades but the highest; with all of them for queries that have the
 /// mark.
 fn without_highest_grade() -> Script {
-    Arc::new(move |request| {
+    Arc::new(move |request: &Request| {
         let asked = request.body.to_string();
         if asked.contains(MARK) || !asked.contains("passage_1") {
             return Play::Answer;
@@ -289,7 +289,7 @@ fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
 /// Writes queries that name the marker of their document.
 fn naming_markers(n: usize) -> Script {
     let markers: Vec<String> = (0..n).map(marker).collect();
-    Arc::new(move |request| {
+    Arc::new(move |request: &Request| {
         let asked = request.body.to_string();
         let found = markers.iter().find(|marker| asked.contains(*marker));
         let marker = found.map_or("nothing", String::as_str);

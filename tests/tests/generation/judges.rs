@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gleaner_scripted_endpoint::{Play, Script};
+use gleaner_scripted_endpoint::{Play, Request, Script};
 use gleaner_tests::program::Workspace;
 
 use super::{Server, count, for_marked, job, with_marked, workspace_of};
@@ -16,7 +16,8 @@ fn judged(judge: &Server, keep: &str) -> Workspace {
     let writer = Server::answering();
     let stages = format!(
         "
-  queries: {{kind: synthetic_queries, endpoint: llm, judge: {{endpoint: judge, keep: {keep}}}}}
+  queries: {{kind: synthetic_queries, endpoint: llm, judge: {{endpoint: judge, keep: {keep}}},
+             filter: {{reject: []}}}}
 "
     );
     let text = job(&writer.url(), "", &stages);
@@ -73,7 +74,7 @@ fn a_judge_whose_reply_cannot_be_read_has_failed() {
 fn the_judge_is_shown_a_document_once() {
     let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let seen = Arc::clone(&most);
-    let judge = Server::playing(Arc::new(move |request| {
+    let judge = Server::playing(Arc::new(move |request: &Request| {
         let shown = request
             .body
             .to_string()
