@@ -303,11 +303,12 @@ pub enum Command {
         /// Trainers' formats: seed of the splits
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Trainers' formats: documents of this grade or more are positive [default: the highest]
+        /// Trainers' formats: documents of this grade or more are positive [default: the highest of
+        /// the scale]
         #[arg(long, value_name = "GRADE")]
         positive_grade: Option<i64>,
-        /// Trainers' formats: queries with fewer documents are left out [default: as many as most
-        /// have]
+        /// Trainers' formats: queries with fewer documents are left out [default: as many as were
+        /// asked for]
         #[arg(long, value_name = "N")]
         group_size: Option<usize>,
     },

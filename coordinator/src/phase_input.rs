@@ -184,11 +184,7 @@ impl Sources<'_> {
 
     /// Identity and name hold nothing random, so that tasks over equal objects are equal tasks.
     fn own_file(&self, file: &TableFile) -> SourceFile {
-        let task = file
-            .task
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let task = file.name();
         SourceFile {
             name: task.clone(),
             uri: self.output.uri_of(&file.path),

@@ -200,6 +200,17 @@ pub struct TableFile {
     pub inputs: Vec<String>,
 }
 
+impl TableFile {
+    /// What tasks that read it call it, which holds nothing random: equal objects have equal names.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.task
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+}
+
 /// A published table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -194,6 +194,15 @@ fn sentence(message: &str) -> String {
     message.to_owned()
 }
 
+pub(super) fn first_word(sql: &str) -> String {
+    let word: String = sql
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_ascii_alphabetic())
+        .collect();
+    word.to_uppercase()
+}
+
 /// The name that is nearest to `wanted`, if one is near.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = wanted.to_lowercase();

@@ -19,6 +19,7 @@ pub mod options;
 pub mod parameters;
 mod paths;
 mod pinned;
+mod places;
 pub mod prompt;
 pub mod system;
 mod table;
@@ -51,6 +52,8 @@ use functions::Models;
 use options::{Attached, SessionOptions};
 use parameters::Parameters;
 use paths::{Beyond, PathTables};
+pub(crate) use places::with_places;
+use places::{PLACES, PlacesSchema};
 use witness::{Witness, WitnessedStore};
 
 pub use error::SqlError;
@@ -254,7 +257,7 @@ impl Session {
             let (runtime, witness) = (Arc::clone(&runtime), Arc::clone(&witness));
             PathTables::new(parts.stores.clone(), base_dir, runtime, witness)
         });
-        let public = PublicSchema {
+        let public = Arc::new(PublicSchema {
             paths,
             output: parts.output.clone(),
             store,
@@ -265,9 +268,12 @@ impl Session {
                 parts.corpus,
                 parts.corpus_schema,
             )?,
-        };
+        });
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(PUBLIC, Arc::new(public))?;
+        if !matches!(parts.beyond, Beyond::Nothing) {
+            catalog.register_schema(PLACES, Arc::new(PlacesSchema(Arc::clone(&public))))?;
+        }
+        catalog.register_schema(PUBLIC, public)?;
         for (number, attached) in parts.options.attached.into_iter().enumerate() {
             let names = attached.version.tables.keys().map(String::as_str);
             let names = names.chain([CORPUS]);
@@ -360,7 +366,10 @@ impl Session {
             .verify_plan(&plan)
             .map_err(|_| {
                 SqlError::query(
-                    format!("only queries can be run here, not {}", first_word(sql)),
+                    format!(
+                        "only queries can be run here, not {}",
+                        error::first_word(sql)
+                    ),
                     "an output is read-only for SQL; write SELECT, and keep rows with `gleaner sql \
                      --format parquet` or `gleaner export`",
                 )
@@ -475,15 +484,6 @@ fn register(
     let store = WitnessedStore::new(store, Arc::clone(witness));
     runtime.register_object_store(url.as_ref(), Arc::new(store));
     Ok(url)
-}
-
-fn first_word(sql: &str) -> String {
-    let word: String = sql
-        .trim_start()
-        .chars()
-        .take_while(|c| c.is_ascii_alphabetic())
-        .collect();
-    word.to_uppercase()
 }
 
 /// A text as a literal of SQL.

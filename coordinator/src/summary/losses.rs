@@ -245,14 +245,16 @@ async fn agreement(
     name: &str,
     weights: &str,
 ) -> Result<Option<Agreement>, RunError> {
-    // Chunks have ids of their own; the join then finds nothing. Equal scores share the mean of their
+    // Rows of one id are told apart by their place, as the report does. Chunks have ids of their own;
+    // the join then finds nothing. Equal scores share the mean of their
     // ranks, as Spearman has it; which of them are among the highest is decided by their ids, as
     // selections do.
     let sql = format!(
         "WITH scores AS (
            SELECT l.doc_id, l.input_file, l.input_row, l.loss_reduction AS x,
                   w.log_weight / w.n_tokens AS y
-           FROM {} l JOIN {} w ON w.doc_id = l.doc_id
+           FROM {} l JOIN {} w
+             ON w.doc_id = l.doc_id AND w.input_file = l.input_file AND w.input_row = l.input_row
            WHERE l.eligible AND w.eligible
          ), places AS (
            SELECT rank() OVER (ORDER BY x) + (count(*) OVER (PARTITION BY x) - 1) / 2.0 AS rank_x,

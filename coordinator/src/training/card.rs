@@ -83,11 +83,12 @@ impl Card<'_> {
             }
             Some(FoldKind::Extrapolation) => {
                 "Each fold holds similar queries, so that what is tested is unlike what is trained \
-                 on; queries of one document may stand in several"
+                 on; all queries of a source document and all of the same words stand in one"
             }
             Some(FoldKind::Interpolation) => {
                 "Each fold has a part of each kind of queries, so that what is tested is like what \
-                 is trained on; queries of one document may stand in several"
+                 is trained on; all queries of a source document and all of the same words stand in \
+                 one"
             }
         };
         let _ = writeln!(
@@ -102,6 +103,14 @@ impl Card<'_> {
                 "Left out: {} queries that {}.",
                 count(*n_queries),
                 reason.as_str()
+            );
+        }
+        if self.report.n_shown > 0 {
+            let _ = writeln!(
+                text,
+                "In the first split whatever its share: {} queries that the model was shown as \
+                 examples, or that stand together with such.",
+                count(self.report.n_shown)
             );
         }
         let how = match self.options.layout {

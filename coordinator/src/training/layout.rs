@@ -35,6 +35,8 @@ pub struct Grades {
     pub positive: i64,
     /// Documents of a complete query.
     pub group_size: usize,
+    /// Of these, those that are negative, where each line has as many.
+    pub n_negatives: usize,
 }
 
 /// A line of a file, with its end.
@@ -50,6 +52,8 @@ pub enum LeftOut {
     NoPositive,
     /// No document is negative.
     NoNegative,
+    /// The model was shown it, or what stands together with it, as an example.
+    Shown,
 }
 
 impl LeftOut {
@@ -60,6 +64,7 @@ impl LeftOut {
             Self::Incomplete => "have fewer documents than a group",
             Self::NoPositive => "have no positive document",
             Self::NoNegative => "have no negative document",
+            Self::Shown => "were shown to the model as examples, or stand together with such",
         }
     }
 }
@@ -166,7 +171,7 @@ impl TrainingLayout {
             }
             Self::SentenceTransformersTriplets => {
                 // Every line of a file must have the same columns.
-                let n_negatives = grades.group_size.saturating_sub(1).max(1);
+                let n_negatives = grades.n_negatives.max(1);
                 let negatives: Vec<&JudgedDocument> = negatives().collect();
                 if negatives.len() < n_negatives {
                     return Err(LeftOut::NoNegative);
@@ -230,6 +235,7 @@ mod tests {
         highest: 3,
         positive: 3,
         group_size: 3,
+        n_negatives: 2,
     };
 
     fn query(grades: &[i64]) -> JudgedQuery {
@@ -348,6 +354,14 @@ mod tests {
         ] {
             check(layout, &[3, 0], Err(LeftOut::Incomplete));
         }
+        // Queries with several positive documents have fewer others.
+        let grades = Grades {
+            n_negatives: 1,
+            ..GRADES
+        };
+        let triplets = L::SentenceTransformersTriplets;
+        let lines = triplets.query_lines(&query(&[3, 3, 0]), "train", &grades);
+        assert_eq!(lines.map(|lines| lines.len()), Ok(2));
         check(L::Tevatron, &[2, 1, 0], Err(LeftOut::NoPositive));
         check(L::FlagEmbedding, &[3, 3, 3], Err(LeftOut::NoNegative));
         check(

@@ -21,6 +21,7 @@ use std::fmt::Write as _;
 use futures::StreamExt as _;
 use gleaner_schemas::Version;
 use gleaner_storage::Stores;
+use gleaner_workers::generation::published::AskedGroup;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,10 +32,10 @@ pub use split::{FoldKind, Shares, SplitOverlap};
 
 use self::files::Files;
 use self::judged::Grouping;
-use self::split::Splits;
+use self::split::{ShownTables, Splits};
 use crate::progress::{bytes, count};
 use crate::run_error::RunError;
-use crate::sql::{CORPUS, Session, SqlError, quote_name};
+use crate::sql::{CORPUS, Session, SqlError, quote_name, with_places};
 
 const GRADED_DOCUMENTS: &str = "graded_documents";
 const SYNTHETIC_QUERIES: &str = "synthetic_queries";
@@ -50,9 +51,9 @@ pub struct TrainingOptions {
     pub folds: Option<FoldKind>,
     /// Seed of the splits.
     pub seed: u64,
-    /// Documents of this grade or more are positive; absent: of the highest.
+    /// Documents of this grade or more are positive; absent: of the highest that was asked for.
     pub positive_grade: Option<i64>,
-    /// Documents of a complete query; absent: as many as most queries have.
+    /// Documents of a complete query; absent: as many as were asked for.
     pub group_size: Option<usize>,
 }
 
@@ -73,6 +74,9 @@ pub struct TrainingReport {
     pub overlap: Option<SplitOverlap>,
     /// Queries that were left out, by the reason.
     pub left_out: BTreeMap<LeftOut, u64>,
+    /// Queries that stand in the first split whatever its share: they, or what stands together with
+    /// them, were shown to the model as examples.
+    pub n_shown: u64,
     /// Rows that repeat a document of their query.
     pub n_doubled: u64,
     /// Files.
@@ -93,10 +97,11 @@ pub async fn export(
     to: &str,
 ) -> Result<TrainingReport, RunError> {
     let sql = judged_sql(version, stage)?;
-    let grades = grades(session, &sql, options).await?;
+    let grades = grades(session, version, stage, &sql, options).await?;
+    let shown = ShownTables::of(version, stage);
     let splits = match options.folds {
-        Some(kind) => Splits::by_folds(session, &sql, kind, options.seed).await?,
-        None => Splits::of(session, &sql, &options.shares, options.seed).await?,
+        Some(kind) => Splits::by_folds(session, &sql, kind, &shown, options.seed).await?,
+        None => Splits::of(session, &sql, &options.shares, &shown, options.seed).await?,
     };
     let mut files = Files::below(stores, to, options.layout).await?;
     let mut report = TrainingReport {
@@ -107,13 +112,16 @@ pub async fn export(
         queries: BTreeMap::new(),
         overlap: splits.overlap(session, &sql, options.seed).await?,
         left_out: BTreeMap::new(),
+        n_shown: 0,
         n_doubled: 0,
         files: Vec::new(),
     };
     // Hashes: a set of ids of all documents may be too large.
     let mut written: HashSet<u64> = HashSet::new();
     let mut grouping = Grouping::default();
-    let ordered = format!("SELECT * FROM ({sql}) ORDER BY query_id, grade DESC, doc_id");
+    let ordered = format!(
+        "SELECT * FROM ({sql}) ORDER BY query_id, grade DESC, doc_id, input_file, input_row"
+    );
     let mut rows = session.query_stream(&ordered).await?;
     loop {
         let batch = rows.next().await.transpose().map_err(SqlError::from)?;
@@ -123,7 +131,12 @@ pub async fn export(
         };
         for query in queries {
             let split = splits.of_query(&query.query_id);
-            let lines = match options.layout.query_lines(&query, split, &grades) {
+            let lines = if splits.leaves_out(&query.query_id) {
+                Err(LeftOut::Shown)
+            } else {
+                options.layout.query_lines(&query, split, &grades)
+            };
+            let lines = match lines {
                 Ok(lines) => lines,
                 Err(left_out) => {
                     *report.left_out.entry(left_out).or_default() += 1;
@@ -131,6 +144,7 @@ pub async fn export(
                 }
             };
             *report.queries.entry(split.to_owned()).or_default() += 1;
+            report.n_shown += u64::from(splits.was_shown(&query.query_id));
             files.write(lines).await?;
             if options.layout.has_corpus() {
                 let new = query.documents.iter().filter(|document| {
@@ -148,10 +162,14 @@ pub async fn export(
     if report.queries.is_empty() {
         return Err(RunError::usage(
             format!(
-                "no query of {stage} can be exported{}",
-                left_out_text(&report.left_out)
+                "no query of {stage} can be exported{} (a group has {} documents, those of grade \
+                 {} or more are positive)",
+                left_out_text(&report.left_out),
+                grades.group_size,
+                grades.positive
             ),
-            "look at the columns `status` and `reason` of the stage, or give --group-size",
+            "look at the columns `status` and `reason` of the stage, or give --group-size and \
+             --positive-grade",
         ));
     }
     let card = card::Card {
@@ -167,14 +185,15 @@ pub async fn export(
     Ok(report)
 }
 
-/// SQL of the columns `query_id`, `query`, `doc_id`, `text`, `grade` and `source_document`.
+/// SQL of the columns `query_id`, `query`, `doc_id`, `text`, `grade`, `source_document` and the place
+/// of what the row was made from.
 fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
     let table = quote_name(stage);
     let found = version.stages.get(stage);
     match found.map(|found| found.kind.as_str()) {
         Some(GRADED_DOCUMENTS) => Ok(format!(
             "SELECT query_id, query, doc_id, text, grade, coalesce(source_doc_id, query_id) AS \
-             source_document FROM {table} WHERE status = 'ok'"
+             source_document, input_file, input_row FROM {table} WHERE status = 'ok'"
         )),
         Some(SYNTHETIC_QUERIES) => {
             let input = found.and_then(|found| found.params.get("input")?.as_str());
@@ -183,16 +202,18 @@ fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
                 .pointer("/corpus/columns/text")
                 .and_then(Value::as_str)
                 .unwrap_or("text");
+            // Not by ids alone, which need not be unique.
+            let place = "d.input_file = q.input_file AND d.input_row = q.input_row";
             let (documents, on) = match input.filter(|input| *input != CORPUS) {
-                Some(input) => (quote_name(input), "d.doc_id = q.doc_id"),
-                None => (
-                    quote_name(CORPUS),
-                    "d.input_file = q.input_file AND d.input_row = q.input_row",
+                Some(input) => (
+                    with_places(input),
+                    format!("d.doc_id = q.doc_id AND {place}"),
                 ),
+                None => (quote_name(CORPUS), place.to_owned()),
             };
             Ok(format!(
                 "SELECT q.query_id, q.query, q.doc_id, d.{} AS text, q.grade, q.doc_id AS \
-                 source_document FROM {table} q JOIN {documents} d ON {on} WHERE q.status = 'ok'",
+                 source_document, q.input_file, q.input_row FROM {table} q JOIN {documents} d ON {on} WHERE q.status = 'ok'",
                 quote_name(text)
             ))
         }
@@ -208,11 +229,37 @@ fn judged_sql(version: &Version, stage: &str) -> Result<String, RunError> {
     }
 }
 
+/// What was asked for decides, not what came of it: where a filter rejects most texts of a grade, the
+/// queries that lack it are not complete, and the next grade is not the highest.
 async fn grades(
     session: &Session,
+    version: &Version,
+    stage: &str,
     sql: &str,
     options: &TrainingOptions,
 ) -> Result<Grades, RunError> {
+    let of_stage = version.stages.get(stage);
+    let asked = of_stage.and_then(|of| AskedGroup::of(&of.kind, stage, &of.params));
+    let (highest, n_documents) = match &asked {
+        Some(asked) => (i64::from(asked.highest()), asked.n_documents()),
+        None => observed_group(session, sql).await?,
+    };
+    let positive = options.positive_grade.unwrap_or(highest);
+    let group_size = options.group_size.unwrap_or(n_documents);
+    let n_negatives = match asked {
+        Some(asked) if options.group_size.is_none() => asked.n_below(positive),
+        _ => group_size.saturating_sub(1),
+    };
+    Ok(Grades {
+        highest,
+        positive,
+        group_size,
+        n_negatives,
+    })
+}
+
+/// The highest grade that is there, and the usual number of documents: where parameters do not tell.
+async fn observed_group(session: &Session, sql: &str) -> Result<(i64, usize), RunError> {
     let summary = session
         .query(&format!(
             "SELECT max(highest) AS highest, approx_percentile_cont(n, 0.5) AS usual FROM (SELECT \
@@ -230,13 +277,7 @@ async fn grades(
     };
     let highest = number("highest").unwrap_or(0);
     let usual = number("usual").unwrap_or(1);
-    Ok(Grades {
-        highest,
-        positive: options.positive_grade.unwrap_or(highest),
-        group_size: options
-            .group_size
-            .unwrap_or_else(|| usize::try_from(usual).unwrap_or(1)),
-    })
+    Ok((highest, usize::try_from(usual).unwrap_or(1)))
 }
 
 fn left_out_text(left_out: &BTreeMap<LeftOut, u64>) -> String {
@@ -286,6 +327,14 @@ impl TrainingReport {
                 "  left out: {} {}",
                 count(*n_queries),
                 reason.as_str()
+            );
+        }
+        if self.n_shown > 0 {
+            let _ = writeln!(
+                text,
+                "  {} queries stand in the first split since the model was shown them, or what stands \
+                 together with them, as examples",
+                count(self.n_shown)
             );
         }
         if self.n_doubled > 0 {

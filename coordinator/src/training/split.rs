@@ -1,19 +1,21 @@
 //! Which query stands in which split: all queries of a source document, and all of the same words,
-//! stand together, so that nothing that is tested was seen in training.
+//! stand together, so that nothing that is tested was seen in training. What the model was shown as
+//! examples is not tested either: it stands in the first split, and in no fold.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use futures::StreamExt as _;
-use gleaner_algorithms::splits::{folds, overlap};
+use gleaner_algorithms::splits::{folds_of_sets, overlap};
+use gleaner_schemas::Version;
 use serde::Serialize;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::run_error::RunError;
-use crate::sql::{Session, SqlError};
+use crate::sql::{Session, SqlError, quote_name};
 
 /// Shares are counted in so many parts.
 const PARTS: u64 = 1_000_000;
@@ -102,6 +104,11 @@ pub(super) struct Splits {
     names: Vec<String>,
     /// By the hash of a query's id: an id may be long, and there may be millions.
     of_query: HashMap<u64, u8>,
+    /// Hashes of the ids of queries that were shown as examples, and of all that stand together with
+    /// such.
+    shown: HashSet<u64>,
+    /// Whether what was shown stands in no split, since each of them is tested.
+    leaves_out_shown: bool,
 }
 
 /// Sets of queries that must stand together.
@@ -139,69 +146,99 @@ impl Together {
         }
     }
 
-    /// Each set goes where the smallest of its ids goes, so that the order of rows does not matter.
-    fn assign(mut self, shares: &Shares, seed: u64) -> HashMap<u64, u8> {
-        let roots: Vec<u32> = (0..self.ids.len() as u32)
+    /// The set of each query, in the order of their coming.
+    fn roots(&mut self) -> Vec<u32> {
+        (0..self.ids.len() as u32)
             .map(|query| self.root(query))
-            .collect();
+            .collect()
+    }
+
+    /// Of these queries, and of all that stand together with them, the hashes of ids.
+    fn with(&mut self, ids: &HashSet<u64>) -> HashSet<u64> {
+        let roots = self.roots();
+        let queries = || roots.iter().zip(&self.ids);
+        let among = queries().filter(|(_, id)| ids.contains(id));
+        let among: HashSet<u32> = among.map(|(root, _)| *root).collect();
+        let together = queries().filter(|(root, _)| among.contains(root));
+        together.map(|(_, id)| *id).collect()
+    }
+
+    /// Each set goes where the smallest of its ids goes, so that the order of rows does not matter;
+    /// queries of `first`, which are whole sets, go to the first split.
+    fn assign(mut self, shares: &Shares, seed: u64, first: &HashSet<u64>) -> HashMap<u64, u8> {
+        let roots = self.roots();
         let mut smallest: HashMap<u32, u64> = HashMap::new();
         for (root, id) in roots.iter().zip(&self.ids) {
             let known = smallest.entry(*root).or_insert(*id);
             *known = (*known).min(*id);
         }
-        let split = |root: &u32| {
-            let id = smallest.get(root).copied().unwrap_or_default();
-            let hash = xxh3_64_with_seed(&id.to_le_bytes(), seed);
+        let split = |(root, id): (&u32, &u64)| {
+            if first.contains(id) {
+                return (*id, 0);
+            }
+            let smallest = smallest.get(root).copied().unwrap_or_default();
+            let hash = xxh3_64_with_seed(&smallest.to_le_bytes(), seed);
             // The upper part of the product: as even as the hash is.
             let point = (u128::from(hash) * u128::from(PARTS)) >> 64;
-            shares.at(u64::try_from(point).unwrap_or(0)) as u8
+            (*id, shares.at(u64::try_from(point).unwrap_or(0)) as u8)
         };
-        let assigned = roots.iter().map(split);
-        self.ids.iter().copied().zip(assigned).collect()
+        roots.iter().zip(&self.ids).map(split).collect()
+    }
+
+    /// Of all queries that `sql` gives.
+    async fn read(session: &Session, sql: &str) -> Result<Self, RunError> {
+        let mut together = Self::default();
+        let distinct = format!(
+            "SELECT DISTINCT query_id, source_document, lower(trim(query)) AS words FROM ({sql})"
+        );
+        let mut rows = session.query_stream(&distinct).await?;
+        while let Some(batch) = rows.next().await.transpose().map_err(SqlError::from)? {
+            let mut columns = Vec::new();
+            for column in batch.columns() {
+                let text = cast(column, &DataType::Utf8);
+                columns.push(text.map_err(|error| RunError::Internal(error.to_string()))?);
+            }
+            let [ids, sources, words] = &columns[..] else {
+                continue;
+            };
+            let text = |column: &arrow::array::ArrayRef, row: usize| {
+                let column = column.as_string::<i32>();
+                let is_valid = column.is_valid(row);
+                if is_valid {
+                    column.value(row).to_owned()
+                } else {
+                    String::new()
+                }
+            };
+            for row in 0..batch.num_rows() {
+                together.add(&text(ids, row), &text(sources, row), &text(words, row));
+            }
+        }
+        Ok(together)
     }
 }
 
 impl Splits {
-    /// Of all queries that `sql` gives.
+    /// Of all queries that `sql` gives, apart from those that were shown.
     pub(super) async fn of(
         session: &Session,
         sql: &str,
         shares: &Shares,
+        shown: &ShownTables,
         seed: u64,
     ) -> Result<Self, RunError> {
         let names = shares.0.iter().map(|(name, _)| name.clone()).collect();
         let mut together = Together::default();
+        let mut with_shown = HashSet::new();
         if shares.0.len() > 1 {
-            let distinct = format!(
-                "SELECT DISTINCT query_id, source_document, lower(trim(query)) AS words FROM ({sql})"
-            );
-            let mut rows = session.query_stream(&distinct).await?;
-            while let Some(batch) = rows.next().await.transpose().map_err(SqlError::from)? {
-                let mut columns = Vec::new();
-                for column in batch.columns() {
-                    let text = cast(column, &DataType::Utf8);
-                    columns.push(text.map_err(|error| RunError::Internal(error.to_string()))?);
-                }
-                let [ids, sources, words] = &columns[..] else {
-                    continue;
-                };
-                let text = |column: &arrow::array::ArrayRef, row: usize| {
-                    let column = column.as_string::<i32>();
-                    let is_valid = column.is_valid(row);
-                    if is_valid {
-                        column.value(row).to_owned()
-                    } else {
-                        String::new()
-                    }
-                };
-                for row in 0..batch.num_rows() {
-                    together.add(&text(ids, row), &text(sources, row), &text(words, row));
-                }
-            }
+            together = Together::read(session, sql).await?;
+            with_shown = together.with(&shown.queries(session, sql).await?);
         }
         Ok(Self {
             names,
-            of_query: together.assign(shares, seed),
+            of_query: together.assign(shares, seed, &with_shown),
+            shown: with_shown,
+            leaves_out_shown: false,
         })
     }
 
@@ -210,28 +247,37 @@ impl Splits {
         session: &Session,
         sql: &str,
         kind: FoldKind,
+        shown: &ShownTables,
         seed: u64,
     ) -> Result<Self, RunError> {
-        let queries = texts(session, sql).await?;
+        let mut queries = texts(session, sql).await?;
+        let mut together = Together::read(session, sql).await?;
+        let shown = together.with(&shown.queries(session, sql).await?);
+        queries.retain(|(id, _)| !shown.contains(&xxh3_64(id.as_bytes())));
+        let roots = together.roots();
+        let set_of_id: HashMap<u64, u32> = together.ids.into_iter().zip(roots).collect();
         let assigned = tokio::task::spawn_blocking(move || {
             let items: Vec<(&str, &str)> = queries
                 .iter()
                 .map(|(id, text)| (id.as_str(), text.as_str()))
                 .collect();
-            let folds = folds(&items, N_FOLDS, seed);
+            let ids: Vec<u64> = items.iter().map(|(id, _)| xxh3_64(id.as_bytes())).collect();
+            let set_of = |item: usize| set_of_id.get(&ids[item]).map_or(0, |set| *set as usize);
+            let folds = folds_of_sets(&items, set_of, N_FOLDS, seed);
             let of_item = match kind {
                 FoldKind::Extrapolation => folds.extrapolation,
                 FoldKind::Interpolation => folds.interpolation,
             };
-            let ids = items.iter().map(|(id, _)| xxh3_64(id.as_bytes()));
-            ids.zip(of_item.into_iter().map(|fold| fold as u8))
-                .collect()
+            let of_item = of_item.into_iter().map(|fold| fold as u8);
+            ids.into_iter().zip(of_item).collect()
         });
         Ok(Self {
             names: (1..=N_FOLDS).map(|fold| format!("fold_{fold}")).collect(),
             of_query: assigned
                 .await
                 .map_err(|error| RunError::Internal(format!("making folds panicked: {error}")))?,
+            shown,
+            leaves_out_shown: true,
         })
     }
 
@@ -250,6 +296,7 @@ impl Splits {
         let queries = texts(session, sql).await?;
         let (train, tested): (Vec<_>, Vec<_>) = queries
             .into_iter()
+            .filter(|(id, _)| !self.leaves_out(id))
             .partition(|(id, _)| self.of_query(id) == first);
         let compared = tokio::task::spawn_blocking(move || {
             let texts = |side: &[(String, String)]| -> Vec<String> {
@@ -275,6 +322,55 @@ impl Splits {
         self.names
             .get(usize::from(idx.unwrap_or(0)))
             .map_or("train", String::as_str)
+    }
+
+    /// Whether a query, or one that stands together with it, was shown to the model.
+    pub(super) fn was_shown(&self, query_id: &str) -> bool {
+        self.shown.contains(&xxh3_64(query_id.as_bytes()))
+    }
+
+    /// Whether a query stands in no split.
+    pub(super) fn leaves_out(&self, query_id: &str) -> bool {
+        self.leaves_out_shown && self.was_shown(query_id)
+    }
+}
+
+/// Tables of the examples that a stage, or the one whose queries it has, showed to the model.
+#[derive(Debug)]
+pub(super) struct ShownTables(Vec<String>);
+
+impl ShownTables {
+    pub(super) fn of(version: &Version, stage: &str) -> Self {
+        let of_stage = version.stages.get(stage);
+        let input = of_stage.and_then(|of| of.params.get("input")?.as_str());
+        let names = [Some(stage), input].into_iter().flatten();
+        let names = names.map(|name| format!("{name}_demonstrations"));
+        let tables = names.filter(|name| version.tables.contains_key(name));
+        Self(tables.map(|name| quote_name(&name)).collect())
+    }
+
+    /// Hashes of the ids of queries that are those of an example, or have its document.
+    async fn queries(&self, session: &Session, sql: &str) -> Result<HashSet<u64>, RunError> {
+        let mut ids = HashSet::new();
+        for table in &self.0 {
+            for same in [
+                "q.source_document = shown.doc_id",
+                "lower(trim(q.query)) = lower(trim(shown.query))",
+                "q.text = shown.text",
+            ] {
+                let found = format!(
+                    "SELECT DISTINCT q.query_id FROM ({sql}) q JOIN {table} shown ON {same}"
+                );
+                let mut rows = session.query_stream(&found).await?;
+                while let Some(batch) = rows.next().await.transpose().map_err(SqlError::from)? {
+                    let found = cast(batch.column(0), &DataType::Utf8);
+                    let found = found.map_err(|error| RunError::Internal(error.to_string()))?;
+                    let found = found.as_string::<i32>();
+                    ids.extend(found.iter().flatten().map(|id| xxh3_64(id.as_bytes())));
+                }
+            }
+        }
+        Ok(ids)
     }
 }
 
@@ -338,7 +434,7 @@ mod tests {
                 &format!("words {idx}"),
             );
         }
-        let assigned = together.assign(&shares, 7);
+        let assigned = together.assign(&shares, 7, &HashSet::new());
         let n_test = assigned.values().filter(|split| **split == 1).count();
         assert!((3_800..4_200).contains(&n_test), "{n_test}");
     }
@@ -348,19 +444,26 @@ mod tests {
         #[test]
         fn nothing_leaks(
             rows in prop::collection::vec((0_u32..200, 0_u32..60, 0_u32..60), 1..200),
+            shown in prop::collection::hash_set(0_u32..200, 0..4),
             seed: u64,
         ) {
+            let shown: HashSet<u64> =
+                shown.iter().map(|query| xxh3_64(query.to_string().as_bytes())).collect();
             let shares: Shares = "train=0.6,dev=0.2,test=0.2".parse().expect("shares");
             let assign = |rows: &mut dyn Iterator<Item = &(u32, u32, u32)>| {
                 let mut together = Together::default();
                 for (query, source, words) in rows {
                     together.add(&query.to_string(), &source.to_string(), &words.to_string());
                 }
-                together.assign(&shares, seed)
+                let first = together.with(&shown);
+                together.assign(&shares, seed, &first)
             };
             let assigned = assign(&mut rows.iter());
             prop_assert_eq!(&assigned, &assign(&mut rows.iter().rev()));
             let split = |query: u32| assigned[&xxh3_64(query.to_string().as_bytes())];
+            for (id, split) in &assigned {
+                prop_assert!(*split == 0 || !shown.contains(id));
+            }
             for a in &rows {
                 for b in &rows {
                     if a.1 == b.1 || a.2 == b.2 {

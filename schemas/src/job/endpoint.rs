@@ -47,7 +47,8 @@ pub struct Endpoint {
     /// How the server is asked for JSON.
     #[serde(default)]
     pub structured_output: StructuredOutput,
-    /// How long it may take.
+    /// How long it may take. Half an hour for a model of a directory, unless other times than the
+    /// usual stand here.
     #[serde(default)]
     pub timeouts: Timeouts,
     /// Times that a request is sent while its failures pass.
@@ -102,6 +103,10 @@ impl Default for Timeouts {
         }
     }
 }
+
+/// A model that a worker serves to itself answers when a completion is whole, at the pace of its
+/// processor: what is slow there is not lost.
+const OWN_MODEL_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// What a job may spend at an endpoint. Written as a number, it is money.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -216,6 +221,24 @@ pub(super) fn is_variable(name: &str) -> bool {
 }
 
 impl Endpoint {
+    /// How long its requests may take.
+    #[must_use]
+    pub fn deadlines(&self) -> Timeouts {
+        let mut deadlines = self.timeouts.clone();
+        if self.model_directory().is_some() {
+            let usual = Timeouts::default();
+            for (deadline, usual) in [
+                (&mut deadlines.first_byte, usual.first_byte),
+                (&mut deadlines.total, usual.total),
+            ] {
+                if *deadline == usual {
+                    *deadline = HumanDuration::new(OWN_MODEL_DEADLINE);
+                }
+            }
+        }
+        deadlines
+    }
+
     /// The directory of the model, where the endpoint is no server but a model that each worker
     /// serves to itself.
     #[must_use]
@@ -353,5 +376,29 @@ impl Endpoint {
                 "write more, or nothing",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_of_a_directory_has_more_time_unless_the_job_says_otherwise() {
+        let check = |url: &str, timeouts: &str, expected: [u64; 3]| {
+            let json = format!(r#"{{"url": "{url}", "model": "m", "timeouts": {timeouts}}}"#);
+            let endpoint: Endpoint = serde_json::from_str(&json).unwrap();
+            let found = endpoint.deadlines();
+            let found = [found.connect, found.first_byte, found.total];
+            let found = found.map(|deadline| deadline.duration().as_secs());
+            assert_eq!(found, expected, "{url} {timeouts}");
+        };
+        check("http://localhost:8000/v1", "{}", [10, 120, 180]);
+        check("localhost:8000/v1", "{}", [10, 120, 180]);
+        check("models/small", "{}", [10, 1800, 1800]);
+        check("file:///models/small", "{}", [10, 1800, 1800]);
+        check("models/small", r#"{"total": "10min"}"#, [10, 1800, 600]);
+        let both = r#"{"first_byte": "5s", "total": "20s", "connect": "1s"}"#;
+        check("models/small", both, [1, 5, 20]);
     }
 }

@@ -30,6 +30,8 @@ use yaml::Document;
 
 /// Names that tables of every output have already.
 const RESERVED_STAGES: [&str; 2] = ["corpus", "gleaner"];
+/// Endings of the names of tables that stages have besides their own.
+const TABLE_ENDINGS: [&str; 3] = ["_model", "_ngrams", "_demonstrations"];
 
 /// A text and the name to show for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,8 +170,7 @@ impl Job {
                 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if !is_name
                 || RESERVED_STAGES.contains(&name)
-                || name.ends_with("_model")
-                || name.ends_with("_ngrams")
+                || TABLE_ENDINGS.iter().any(|ending| name.ends_with(ending))
             {
                 errors.push(
                     self.error_at_key(
@@ -177,7 +178,8 @@ impl Job {
                         format!("{name:?} cannot be the name of a stage"),
                         Some(
                             "use lower-case letters, digits and `_`, starting with a letter; \
-                         `corpus`, `gleaner` and names that end in `_model` or `_ngrams` are tables already"
+                             `corpus`, `gleaner` and names that end in `_model`, `_ngrams` or \
+                             `_demonstrations` are tables already"
                                 .to_owned(),
                         ),
                     ),

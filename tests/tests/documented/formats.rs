@@ -58,6 +58,7 @@ corpus: {paths: [corpus.jsonl], columns: {id: id, text: text}}
 datasets:
   biomedical: {paths: [target.jsonl]}
   other: {paths: [target.jsonl]}
+  pairs: {paths: [pairs.jsonl]}
 endpoints:
   llm: {url: 'URL', model: scripted}
 stages:
@@ -67,7 +68,7 @@ stages:
   prior: {kind: train_language_model, size: 1m, vocabulary: 300, tokens: 8192, held_out: 20%}
   losses: {kind: loss_reduction, prior: prior, conditional: prior, max_tokens: 32}
   queries: {kind: synthetic_queries, input: best, endpoint: llm, filter: {bm25_top_k: 10}}
-  graded: {kind: graded_documents, input: queries, endpoint: llm}
+  graded: {kind: graded_documents, input: queries, endpoint: llm, demonstrations: {dataset: pairs}}
   more_weights: {kind: importance_weights, target: [biomedical, other], targets: separate, min_tokens: 5, quality: true,
                  chunk_words: 20}
   more_losses: {kind: loss_reduction, prior: prior, conditional: prior, models: {third: prior}, max_tokens: 32,
@@ -94,6 +95,8 @@ fn the_columns_of_every_table_are_documented_and_no_others() {
     workspace.write("corpus.jsonl", gleaner_tests::corpus::jsonl(&documents));
     let target = gleaner_tests::corpus::health_documents(10);
     workspace.write("target.jsonl", gleaner_tests::corpus::jsonl(&target));
+    let pair = r#"{"id": "p", "text": "Bread is baked hot.", "source": "how hot to bake"}"#;
+    workspace.write("pairs.jsonl", format!("{pair}\n"));
     workspace.write("job.yaml", JOB.replace("URL", &server.url()));
     let _ = workspace.run(&[]).expect(0);
     let version = version(&workspace);
@@ -106,6 +109,7 @@ fn the_columns_of_every_table_are_documented_and_no_others() {
         ("loss_reduction", "losses"),
         ("synthetic_queries", "queries"),
         ("graded_documents", "graded"),
+        ("demonstrations", "graded_demonstrations"),
     ] {
         let expected = columns_of(&version, table);
         assert_eq!(documented[section][0], expected, "{section}");

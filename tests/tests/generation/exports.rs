@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use gleaner_scripted_endpoint::{Play, Request, Script};
 use gleaner_tests::program::{Workspace, files, number, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{BOTH, Server, job, workspace};
+use super::{BOTH, MARK, Server, documents, job, with_marked, workspace, workspace_of};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const GROUP: usize = 4;
@@ -209,4 +211,220 @@ fn training_sets_load_with_whole_groups_and_no_leak_between_splits() {
         let has_card = all.iter().any(|path| path.ends_with("README.md"));
         assert!(has_card, "{folder}: {all:?}");
     }
+}
+
+/// Answers with documents of all grades but the highest; with all of them for queries that have the
+/// mark.
+fn without_highest_grade() -> Script {
+    Arc::new(move |request: &Request| {
+        let asked = request.body.to_string();
+        if asked.contains(MARK) || !asked.contains("passage_1") {
+            return Play::Answer;
+        }
+        let passage = |place: usize, label: &str| {
+            let number = request.number;
+            format!(
+                r#""passage_{place}": {{"label": "{label}", "passage": "Text {number} of {label}."}}"#
+            )
+        };
+        let text = format!(
+            "{{{}, {}, {}}}",
+            passage(2, "highly_relevant"),
+            passage(3, "related"),
+            passage(4, "irrelevant")
+        );
+        Play::Text(text, "stop")
+    })
+}
+
+#[test]
+fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
+    let server = Server::playing(without_highest_grade());
+    let documents = with_marked(12);
+    let workspace = workspace_of(&documents);
+    // Checks of single texts are not what is tested.
+    let stages = "
+  queries: {kind: synthetic_queries, endpoint: llm, filter: {reject: []}}
+  graded: {kind: graded_documents, input: queries, endpoint: llm, filter: {reject: []}}
+";
+    workspace.write("job.yaml", &job(&server.url(), "", stages));
+    let _ = workspace.run(&[]).expect(0);
+    let usual = workspace.sql(
+        "SELECT count(*) FILTER (WHERE n = 3) AS three, count(*) FILTER (WHERE n = 4) AS four FROM \
+         (SELECT query_id, count(*) AS n FROM graded WHERE status = 'ok' GROUP BY query_id)",
+    );
+    let (three, four) = (number(&usual[0], "three"), number(&usual[0], "four"));
+    assert!(three > four, "{usual:?}");
+    let export = |to: &str, more: &[&str]| {
+        let format = "sentence-transformers-pairs";
+        let mut arguments = vec![
+            "export", "out", "graded", "--format", format, "--to", to, "--json",
+        ];
+        arguments.extend(more);
+        workspace.gleaner(&arguments)
+    };
+    let told = if four == 0 {
+        export("strict", &[]).expect(2).stderr
+    } else {
+        let report = export("strict", &[]).expect(0).events().pop().unwrap();
+        assert_eq!(number(&report["queries"], "train"), four);
+        report["left_out"].to_string()
+    };
+    assert!(told.contains(&three.to_string()), "{told}");
+    // Whoever wants them gets them, and a grade means what it meant.
+    let report = export("lax", &["--group-size", "3"]).expect(0).events();
+    assert_eq!(
+        number(&report.last().unwrap()["queries"], "train"),
+        three + four
+    );
+    let pairs = values(&workspace.path().join("lax/train.jsonl"));
+    let best_of_three = pairs
+        .iter()
+        .filter(|pair| text(pair, "sentence2").ends_with("of highly_relevant."))
+        .map(|pair| pair["score"].as_f64().unwrap())
+        .fold(0.0, f64::max);
+    assert!((best_of_three - 2.0 / 3.0).abs() < 1e-9, "{best_of_three}");
+}
+
+/// Writes queries that name the marker of their document.
+fn naming_markers(n: usize) -> Script {
+    let markers: Vec<String> = (0..n).map(marker).collect();
+    Arc::new(move |request: &Request| {
+        let asked = request.body.to_string();
+        let found = markers.iter().find(|marker| asked.contains(*marker));
+        let marker = found.map_or("nothing", String::as_str);
+        let text = format!(
+            r#"{{"query_1": {{"label": "relevant", "query": "who knows {marker} well"}}, "query_2": {{"label": "irrelevant", "query": "who never saw {marker} there"}}}}"#
+        );
+        Play::Text(text, "stop")
+    })
+}
+
+fn marker(number: usize) -> String {
+    format!("zz{number:03}zz")
+}
+
+#[test]
+fn queries_go_with_their_own_documents_where_ids_are_not_unique() {
+    const PAIRS: usize = 12;
+    let mut documents = documents(2 * PAIRS);
+    for (number, document) in documents.iter_mut().enumerate() {
+        document.id = format!("doc-{}", number % PAIRS);
+        document.text = format!("{} {}", marker(number), document.text);
+    }
+    let server = Server::playing(naming_markers(documents.len()));
+    let workspace = workspace_of(&documents);
+    let stages = format!(
+        "
+  chosen: {{kind: select, by: 'length(text)', method: top_k, documents: {}, materialize: true}}
+  queries: {{kind: synthetic_queries, input: chosen, endpoint: llm, grades: binary,
+             filter: {{reject: []}}}}
+",
+        documents.len()
+    );
+    workspace.write("job.yaml", &job(&server.url(), "", &stages));
+    let _ = workspace.run(&[]).expect(0);
+    let rows = workspace.sql("SELECT count(*) AS n FROM queries WHERE status = 'ok'");
+    assert_eq!(number(&rows[0], "n"), 4 * PAIRS as u64);
+    let format = "sentence-transformers-pairs";
+    let arguments = [
+        "export", "out", "queries", "--format", format, "--to", "pairs",
+    ];
+    let _ = workspace.gleaner(&arguments).expect(0);
+    let pairs = values(&workspace.path().join("pairs/train.jsonl"));
+    // Queries of one document id, prompt and label have one id: the first of them stands for both.
+    assert_eq!(pairs.len(), 2 * PAIRS);
+    for pair in pairs {
+        let (query, document) = (text(&pair, "sentence1"), text(&pair, "sentence2"));
+        let marker = document.split(' ').next().unwrap();
+        assert!(query.contains(marker), "{query}: {document}");
+    }
+}
+
+const SHOWN: usize = 5;
+
+/// Pairs of documents of the corpus, the last one by its text alone, and queries.
+fn pairs_of(documents: &[gleaner_tests::corpus::Document]) -> String {
+    let pair = |(number, document): (usize, &gleaner_tests::corpus::Document)| {
+        let id = match number + 1 {
+            SHOWN => "of another collection".to_owned(),
+            _ => document.id.clone(),
+        };
+        let query = format!("what stands in example {number}");
+        let line = json!({ "id": id, "text": document.text, "source": query });
+        format!("{line}\n")
+    };
+    documents[..SHOWN].iter().enumerate().map(pair).collect()
+}
+
+#[test]
+fn what_the_model_was_shown_is_not_tested() {
+    let server = Server::answering();
+    let documents = documents(30);
+    let workspace = workspace_of(&documents);
+    let stages = "
+  queries: {kind: synthetic_queries, endpoint: llm, demonstrations: {dataset: pairs}, \
+             filter: {reject: []}}
+";
+    let text = job(&server.url(), "", stages).replace(
+        "endpoints:",
+        "datasets: {pairs: {paths: [pairs.jsonl]}}\nendpoints:",
+    );
+    workspace.write("job.yaml", &text);
+    workspace.write("pairs.jsonl", pairs_of(&documents));
+    let _ = workspace.run(&[]).expect(0);
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+    let table = workspace.sql("SELECT count(DISTINCT doc_id) AS n FROM queries_demonstrations");
+    assert_eq!(number(&table[0], "n"), SHOWN as u64);
+    let export = |to: &str, more: &[&str]| {
+        let format = "sentence-transformers-pairs";
+        let mut arguments = vec![
+            "export", "out", "queries", "--format", format, "--to", to, "--json",
+        ];
+        arguments.extend(more);
+        let mut events = workspace.gleaner(&arguments).expect(0).events();
+        events.pop().unwrap()
+    };
+    // The split of each document and of each query's words.
+    let splits = |to: &str, report: &Value| {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for split in report["queries"].as_object().unwrap().keys() {
+            for pair in values(&workspace.path().join(format!("{to}/{split}.jsonl"))) {
+                let words = text(&pair, "sentence1").trim().to_lowercase();
+                for of in [words, text(&pair, "sentence2")] {
+                    found.entry(of).or_default().insert(split.clone());
+                }
+            }
+        }
+        for (of, splits) in &found {
+            assert_eq!(splits.len(), 1, "{of} stands in {splits:?}");
+        }
+        found
+    };
+    let shown = &documents[..SHOWN];
+    let report = export("shares", &["--split", "train=0.2,test=0.8"]);
+    let found = splits("shares", &report);
+    for document in shown {
+        assert!(found[&document.text].contains("train"), "{}", document.id);
+    }
+    let n_shown = number(&report, "n_shown");
+    assert!(n_shown >= 4 * SHOWN as u64, "{report}");
+    assert!(number(&report["queries"], "test") > 0, "{report}");
+    // Every fold is tested.
+    for kind in ["interpolation", "extrapolation"] {
+        let report = export(kind, &["--folds", kind]);
+        let found = splits(kind, &report);
+        for document in shown {
+            assert!(
+                !found.contains_key(&document.text),
+                "{kind} {}",
+                document.id
+            );
+        }
+        assert_eq!(number(&report["left_out"], "shown"), n_shown, "{report}");
+        assert!(report["queries"].as_object().unwrap().len() > 1, "{report}");
+    }
+    // One split is not tested by another.
+    let report = export("all", &[]);
+    assert_eq!(number(&report, "n_shown"), 0);
 }

@@ -11,6 +11,7 @@ mod documents;
 mod embeddings;
 mod examples;
 mod exports;
+mod judges;
 mod kills;
 mod local;
 mod real_server;

@@ -266,6 +266,31 @@ fn equal_scores_are_ordered_by_their_ids() {
 }
 
 #[test]
+fn documents_of_one_id_are_compared_each_with_itself() {
+    let workspace = Workspace::new();
+    let _ = golden(&workspace);
+    let again = fs::read(workspace.path().join("corpus/docs.jsonl")).unwrap();
+    workspace.write("corpus/again.jsonl", again);
+    let target: Vec<Document> = example_documents().into_iter().take(50).collect();
+    workspace.write("target.jsonl", jsonl(&target));
+    workspace.write("job.yaml", EQUAL);
+    let summary = workspace.summary(&[]);
+    let count = |on: &str| {
+        let sql = format!(
+            "SELECT count(*) AS n FROM losses l JOIN weights w ON {on} WHERE l.eligible AND w.eligible"
+        );
+        number(&workspace.sql(&sql)[0], "n")
+    };
+    let same = "w.doc_id = l.doc_id AND w.input_file = l.input_file AND w.input_row = l.input_row";
+    let n = count(same);
+    assert_eq!(count("w.doc_id = l.doc_id"), 2 * n);
+    let stages = summary["stages"].as_array().unwrap();
+    let losses = stages.iter().find(|it| it["name"] == "losses").unwrap();
+    let agreement = &losses["losses"]["agreement"][0];
+    assert_eq!(number(agreement, "n"), n, "{agreement}");
+}
+
+#[test]
 fn two_workers_one_of_which_is_killed_come_to_the_same_selection() {
     let Some(broker) = RabbitMq::shared() else {
         return;

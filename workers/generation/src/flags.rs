@@ -66,6 +66,8 @@ flags! {
     RoundTripMiss = "round_trip_miss",
     /// The judge gave another grade than the one asked for.
     JudgeDisagrees = "judge_disagrees",
+    /// The judge gave no grade that could be read.
+    JudgeFailed = "judge_failed",
 }
 
 impl fmt::Display for Flag {

@@ -147,7 +147,7 @@ impl Exchanges {
             })?;
         let hash = endpoint_hash(&identity.url, &identity.model);
         let concurrency = concurrency(endpoint);
-        let request_timeout = endpoint.timeouts.total.duration();
+        let request_timeout = endpoint.deadlines().total.duration();
         let entropy = Arc::clone(&self.entropy);
         let failed = |message: String| {
             Failure::new(FailureKind::Endpoint, format!("endpoint {name}: {message}"))
@@ -262,6 +262,7 @@ pub fn client(
         }
         None => None,
     };
+    let deadlines = endpoint.deadlines();
     let config = EndpointConfig {
         name: name.to_owned(),
         url,
@@ -275,9 +276,9 @@ pub fn client(
         },
         concurrency: concurrency as usize,
         timeouts: Timeouts {
-            connect: endpoint.timeouts.connect.duration(),
-            first_byte: endpoint.timeouts.first_byte.duration(),
-            total: endpoint.timeouts.total.duration(),
+            connect: deadlines.connect.duration(),
+            first_byte: deadlines.first_byte.duration(),
+            total: deadlines.total.duration(),
         },
         attempts_max: endpoint.attempts.unwrap_or(ATTEMPTS),
         patience: PATIENCE,

@@ -177,7 +177,11 @@ impl FilterStage {
             .keep
             .is_some_and(|keep| !asked.is_some_and(|asked| keep.keeps(asked, judged)))
         {
-            reason = Some(Flag::JudgeDisagrees);
+            reason = Some(if end.flags.contains(Flag::JudgeFailed) {
+                Flag::JudgeFailed
+            } else {
+                Flag::JudgeDisagrees
+            });
         }
         if end.flags.contains(Flag::RoundTripMiss) {
             reason = Some(Flag::RoundTripMiss);
@@ -186,10 +190,19 @@ impl FilterStage {
             .flags
             .iter()
             .find(|flag| self.task.reject.contains(flag));
-        if let Some(flag) = rejected.or(reason) {
-            end.status = Status::Rejected;
-            end.lane = Lane::Ineligible;
-            end.reason = Some(flag.as_str().to_owned());
+        match rejected.or(reason) {
+            // The reason, of the kind `judge_failed: class: words`, is there already. No rule of the
+            // method left the text out, so it counts as a row that could not be worked on.
+            Some(Flag::JudgeFailed) => {
+                end.status = Status::Rejected;
+                end.lane = Lane::Rejected;
+            }
+            Some(flag) => {
+                end.status = Status::Rejected;
+                end.lane = Lane::Ineligible;
+                end.reason = Some(flag.as_str().to_owned());
+            }
+            None => {}
         }
     }
 
@@ -314,4 +327,69 @@ fn load<V: Send + Sync + 'static>(
         .value
         .downcast::<HashMap<String, V>>()
         .map_err(|_| permanent(format!("side input {name} is of another type")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(keep: Keep, reject: &[Flag], flags: &[Flag], judged: Option<i8>) -> Decided {
+        let task = FilterTask {
+            purpose: Purpose::QueriesJoint,
+            reject: reject.to_vec(),
+            keep: Some(keep),
+            bm25_top_k: None,
+            with_similarity: false,
+        };
+        let stage = FilterStage {
+            schema: task.schema(),
+            task,
+            duplicates: Arc::default(),
+            ranks: None,
+            batches: Vec::new(),
+            lanes: Lanes::default(),
+        };
+        let has_failed = flags.contains(&Flag::JudgeFailed);
+        let mut end = Decided {
+            status: Status::Ok,
+            lane: Lane::Ok,
+            reason: has_failed.then(|| FAILED.to_owned()),
+            flags: flags.iter().copied().collect(),
+            rank: None,
+        };
+        stage.decide_text(&mut end, "q", Some(3), judged);
+        end
+    }
+
+    const FAILED: &str = "judge_failed: context_overflow: too long";
+
+    #[test]
+    fn a_judge_that_fails_is_told_apart_from_one_that_disagrees() {
+        let check = |found: Decided, status: Status, lane: Lane, reason: Option<&str>| {
+            assert_eq!((found.status, found.lane), (status, lane), "{reason:?}");
+            assert_eq!(found.reason.as_deref(), reason);
+        };
+        let failed = [Flag::JudgeFailed];
+        for keep in [Keep::Agree, Keep::Within(1)] {
+            let found = decide(keep, &[], &failed, None);
+            check(found, Status::Rejected, Lane::Rejected, Some(FAILED));
+            let found = decide(keep, &[], &[Flag::JudgeDisagrees], Some(0));
+            let reason = Some("judge_disagrees");
+            check(found, Status::Rejected, Lane::Ineligible, reason);
+            check(decide(keep, &[], &[], Some(3)), Status::Ok, Lane::Ok, None);
+        }
+        let found = decide(Keep::All, &[], &failed, None);
+        check(found, Status::Ok, Lane::Ok, Some(FAILED));
+        let found = decide(Keep::All, &failed, &failed, None);
+        check(found, Status::Rejected, Lane::Rejected, Some(FAILED));
+        // What is wrong with the text itself is told first.
+        let both = [Flag::Repetition, Flag::JudgeFailed];
+        let found = decide(Keep::Agree, &[Flag::Repetition], &both, None);
+        check(
+            found,
+            Status::Rejected,
+            Lane::Ineligible,
+            Some("repetition"),
+        );
+    }
 }

@@ -2,17 +2,18 @@
 
 use gleaner_generation::Flag;
 use gleaner_generation::checks::judge_disagrees;
-use gleaner_generation::prompt::{JUDGED_PAIRS_MAX, JudgeRequest, Pair, render_judgement};
+use gleaner_generation::prompt::{JudgeRequest, Pair, judged_parts, render_judgement};
 use gleaner_generation::reply::parse_judgements;
 use gleaner_schemas::Failure;
 
-use super::asking::Read;
+use super::asking::{Read, Untold};
 use super::rows::Judged;
 use super::writing::{Item, Row, Writer};
 use crate::batch_columns::permanent;
 
 impl Writer {
-    /// Has a judge grade what was written for an item, all in one request.
+    /// Has a judge grade what was written for an item, in as few requests as its context takes.
+    /// A text that it did not grade has a flag and the reason: that is a failure, not a verdict.
     pub(super) async fn judge_rows(&self, item: &Item, rows: &mut [Row]) -> Result<(), Failure> {
         let Some((asker, prompt)) = &self.judge else {
             return Ok(());
@@ -21,22 +22,27 @@ impl Writer {
             .filter(|&row| rows[row].text.is_some())
             .collect();
         let limits = self.limits();
-        for (part, of_text) in of_text.chunks(JUDGED_PAIRS_MAX).enumerate() {
-            let pairs: Vec<Pair<'_>> = of_text
-                .iter()
-                .map(|&row| {
-                    let text = rows[row].text.as_deref().unwrap_or_default();
-                    let is_queries = self.params.purpose.is_queries();
-                    Pair {
-                        query: if is_queries { text } else { &item.text },
-                        document: if is_queries { &item.text } else { text },
-                    }
-                })
-                .collect();
+        let is_queries = self.params.purpose.is_queries();
+        let written: Vec<String> = of_text
+            .iter()
+            .map(|&row| rows[row].text.clone().unwrap_or_default())
+            .collect();
+        let pairs: Vec<Pair<'_>> = written
+            .iter()
+            .map(|text| Pair {
+                query: if is_queries { text } else { &item.text },
+                document: if is_queries { &item.text } else { text },
+            })
+            .collect();
+        for (part, range) in judged_parts(prompt, &pairs, &limits)
+            .into_iter()
+            .enumerate()
+        {
+            let (of_text, pairs) = (&of_text[range.clone()], &pairs[range]);
             let request = JudgeRequest {
                 item_id: &item.id,
                 seed: self.params.seed,
-                pairs: &pairs,
+                pairs,
                 scale: &self.scale,
                 limits,
             };
@@ -62,15 +68,27 @@ impl Writer {
                 };
             }
             let grades = told.value.unwrap_or_default();
-            for (&row, judged) in of_text.iter().zip(grades) {
-                let row = &mut rows[row];
-                row.judged_grade = judged;
-                let disagrees = row
-                    .grade
-                    .is_some_and(|asked| judge_disagrees(asked, judged));
-                row.flags.insert_if(disagrees, Flag::JudgeDisagrees);
+            for (place, &row) in of_text.iter().enumerate() {
+                let judged = grades.get(place).copied().flatten();
+                note_verdict(&mut rows[row], judged, told.untold.as_ref());
             }
         }
         Ok(())
+    }
+}
+
+/// Notes what a judge said of a row, or why it said nothing.
+fn note_verdict(row: &mut Row, judged: Option<i8>, untold: Option<&Untold>) {
+    row.judged_grade = judged;
+    let disagrees = row
+        .grade
+        .is_some_and(|asked| judge_disagrees(asked, judged));
+    row.flags.insert_if(disagrees, Flag::JudgeDisagrees);
+    if judged.is_none() {
+        row.flags.insert(Flag::JudgeFailed);
+        let why = untold.map_or("grade_missing: the reply does not have it", |untold| {
+            untold.reason.as_str()
+        });
+        row.reason = Some(format!("{}: {why}", Flag::JudgeFailed));
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod in_order;
 mod judging;
 pub mod params;
 pub(crate) mod phases;
+pub mod published;
 pub(crate) mod rows;
 pub(crate) mod similarity;
 mod source_terms;

@@ -1,5 +1,7 @@
 //! The phases that both stages of generation have: how they are opened, and what comes before them.
 
+use std::collections::BTreeMap;
+
 use gleaner_generation::prompt::PromptKind;
 use gleaner_schemas::Failure;
 use gleaner_schemas::job::{Job, JobError};
@@ -15,8 +17,8 @@ use super::write_stage::{ItemSource, With, WriteStage};
 use super::writing::{JudgeTask, Writer, WritingParams};
 use crate::batch_columns::permanent;
 use crate::stage::{
-    Completed, DocumentSource, MapContext, MapPhase, MapStage, PhaseInput, ReducePhase, SideTable,
-    Step,
+    Completed, DocumentSource, MapContext, MapPhase, MapStage, OutcomeTable, PhaseInput,
+    ReducePhase, SideTable, Step,
 };
 
 /// Names of phases that both stages of generation have.
@@ -170,6 +172,22 @@ pub(crate) fn write_side_inputs(
         side_inputs.extend(facts.side_inputs(ENCODER));
     }
     Ok(side_inputs)
+}
+
+/// The pairs that prompts showed as a table of the output, `<stage>_demonstrations`: whoever evaluates
+/// with what was written must keep them out.
+pub(crate) fn tables_of_demonstrations(
+    stage: &str,
+    pairs: Option<&str>,
+) -> BTreeMap<String, OutcomeTable> {
+    let table = pairs.map(|reduce| {
+        let table = OutcomeTable::Reduce {
+            phase: reduce.to_owned(),
+            table: reduce.to_owned(),
+        };
+        (format!("{stage}_{DEMONSTRATIONS}"), table)
+    });
+    table.into_iter().collect()
 }
 
 /// A sentence about the set of examples that was chosen.

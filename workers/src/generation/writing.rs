@@ -408,6 +408,7 @@ impl Writer {
             attributes: drawn.attributes,
             scale: &self.scale,
             demonstrations: drawn.shown,
+            demonstration_bytes: drawn.limits.demonstration_bytes,
         };
         let made = Arc::new(told.made.clone());
         let items = told.value.as_deref().unwrap_or_default();

@@ -28,7 +28,7 @@ use crate::generation::params::{
 };
 use crate::generation::phases::{
     FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, judge_task, next_of_demonstrations, notes,
-    of_reduce, open, reduce, write_side_inputs,
+    of_reduce, open, reduce, tables_of_demonstrations, write_side_inputs,
 };
 use crate::generation::write_stage::{QUERY, QUERY_ID};
 use crate::generation::writing::{JudgeTask, Purpose, ScaleText, WritingParams};
@@ -126,7 +126,7 @@ impl StageKind for GradedDocumentsKind {
     }
 
     fn code_version(&self) -> u32 {
-        2
+        3
     }
 
     fn params_schema(&self) -> Schema {
@@ -166,6 +166,7 @@ impl StageKind for GradedDocumentsKind {
         };
         let kind = PromptKind::GradedDocuments;
         Ok(Arc::new(GradedDocuments {
+            name: name.to_owned(),
             prompts: prompts(job, name, "prompts", kind, &params.prompts)?,
             scale: ScaleText::of(&scale),
             endpoint: endpoint(job, name, "endpoint", &params.endpoint)?,
@@ -217,6 +218,7 @@ fn check_input(job: &Job, name: &str, params: &DocumentsParams) -> Result<(), Jo
 
 #[derive(Debug)]
 struct GradedDocuments {
+    name: String,
     params: DocumentsParams,
     scale: ScaleText,
     endpoint: EndpointIdentity,
@@ -324,7 +326,9 @@ impl Stage for GradedDocuments {
             return Ok(reduce(DUPLICATES, WRITE, Vec::new()));
         }
         if completed.maps.contains_key(FILTER) {
+            let pairs = dataset.map(|_| DEMONSTRATIONS);
             return Ok(Step::Done(Outcome {
+                tables: tables_of_demonstrations(&self.name, pairs),
                 notes: notes(completed),
                 ..Outcome::default()
             }));

@@ -14,7 +14,8 @@ use crate::endpoint::access::Endpoints;
 use crate::endpoint::exchange::{Answer, Exchange, NoAnswer};
 
 /// What is asked first, to find out what a server knows. The same for all tasks: its reply is
-/// stored, and paid for once.
+/// stored, and paid for once. Only a reply that tells what is needed is believed for ever: servers
+/// are mended, so one that does not is asked for anew, as another sample.
 const PROBE: &str = "The quick brown fox jumps over the lazy dog, and two and two is four.";
 
 /// llama-cpp-python, of models that put no token before a text, lists with each token the likelihood
@@ -46,6 +47,21 @@ pub(crate) enum Told {
     TooLong(String),
     /// Nothing, for this reason.
     Nothing(String),
+}
+
+/// What came of a probe.
+struct Probed<T, E = Lacking> {
+    result: Result<T, E>,
+    /// Whether a reply that was there before had part in it.
+    is_old: bool,
+}
+
+/// What a server lacks.
+enum Lacking {
+    /// It does not tell the losses of texts.
+    Losses(String),
+    /// It does not take the token in front as one.
+    Eos(String),
 }
 
 impl Server {
@@ -83,7 +99,7 @@ impl Server {
         let dialect = *self.dialect.get_or_try_init(find).await?;
         let eos = self.eos.as_deref();
         let prompt = [eos.unwrap_or_default(), text].concat();
-        let answer = match self.send(dialect, prompt.clone()).await {
+        let answer = match self.send(dialect, prompt.clone(), 0).await {
             Ok(answer) => answer,
             Err(NoAnswer::Task(failure)) => return Err(failure),
             Err(NoAnswer::Item { class, message }) => {
@@ -101,8 +117,14 @@ impl Server {
         })
     }
 
-    async fn send(&self, dialect: LossDialect, prompt: String) -> Result<Answer, NoAnswer> {
-        let request = dialect.request(prompt, self.model.clone());
+    async fn send(
+        &self,
+        dialect: LossDialect,
+        prompt: String,
+        sample: u32,
+    ) -> Result<Answer, NoAnswer> {
+        let mut request = dialect.request(prompt, self.model.clone());
+        request.sample = sample;
         self.exchange.ask(request, &self.cancel).await
     }
 
@@ -115,21 +137,36 @@ impl Server {
 
     /// The first of the dialects that the server understands.
     async fn find_dialect(&self) -> Result<LossDialect, Failure> {
-        let dialects = match self.log_probabilities {
-            LogProbabilities::Auto => &LossDialect::ALL[..],
-            LogProbabilities::PromptLogprobs => &[LossDialect::PromptLogprobs],
-            LogProbabilities::Echo => &[LossDialect::Echo],
+        let mut open = match self.log_probabilities {
+            LogProbabilities::Auto => LossDialect::ALL.to_vec(),
+            LogProbabilities::PromptLogprobs => vec![LossDialect::PromptLogprobs],
+            LogProbabilities::Echo => vec![LossDialect::Echo],
         };
-        let mut words = Vec::new();
-        for dialect in dialects {
-            match self.probe(*dialect, PROBE.to_owned()).await? {
-                Ok(n_tokens) => {
-                    self.check_eos(*dialect, n_tokens).await?;
-                    return Ok(*dialect);
+        let dialects = open.clone();
+        let mut words: Vec<(LossDialect, String)> = Vec::new();
+        let mut sample = 0;
+        loop {
+            let mut of_old_replies = Vec::new();
+            for dialect in open {
+                let probed = self.probe_both(dialect, sample).await?;
+                match probed.result {
+                    Ok(()) => return Ok(dialect),
+                    Err(_) if probed.is_old => of_old_replies.push(dialect),
+                    Err(Lacking::Losses(reason)) => {
+                        words.push((dialect, format!("asked with {dialect}, {reason}")));
+                    }
+                    Err(Lacking::Eos(message)) => return Err(self.failure(&message)),
                 }
-                Err(reason) => words.push(format!("asked with {dialect}, {reason}")),
             }
+            if of_old_replies.is_empty() {
+                break;
+            }
+            open = of_old_replies;
+            sample += 1;
         }
+        // In the order in which they were tried first.
+        words.sort_by_key(|(dialect, _)| dialects.iter().position(|it| it == dialect));
+        let words: Vec<String> = words.into_iter().map(|(_, words)| words).collect();
         Err(self.failure(&format!(
             "the server does not tell log-probabilities of prompts: {}; name one that does: vLLM, \
              SGLang, or llama-cpp-python with `logits_all`",
@@ -137,20 +174,34 @@ impl Server {
         )))
     }
 
-    /// The token that is sent in front must be one for the server.
-    async fn check_eos(&self, dialect: LossDialect, n_tokens: usize) -> Result<(), Failure> {
-        let Some(eos) = &self.eos else { return Ok(()) };
-        let found = self.probe(dialect, [eos.as_str(), PROBE].concat()).await?;
-        match found {
+    /// Whether the server tells of a text, and takes the token that is sent in front as one.
+    async fn probe_both(&self, dialect: LossDialect, sample: u32) -> Result<Probed<()>, Failure> {
+        let plain = self.probe(dialect, PROBE.to_owned(), sample).await?;
+        let (n_tokens, eos) = match (plain.result, &self.eos) {
+            (Ok(n_tokens), Some(eos)) => (n_tokens, eos),
+            (result, _) => {
+                return Ok(Probed {
+                    result: result.map(|_| ()).map_err(Lacking::Losses),
+                    is_old: plain.is_old,
+                });
+            }
+        };
+        let prompt = [eos.as_str(), PROBE].concat();
+        let found = self.probe(dialect, prompt, sample).await?;
+        let result = match found.result {
             Ok(with_eos) if with_eos == n_tokens + 1 => Ok(()),
-            Ok(with_eos) => Err(self.failure(&format!(
+            Ok(with_eos) => Err(Lacking::Eos(format!(
                 "the server does not take {eos:?} as one token: a text of {n_tokens} tokens has \
                  {with_eos} behind it; give the `eos` of its model, or none"
             ))),
-            Err(reason) => Err(self.failure(&format!(
+            Err(reason) => Err(Lacking::Eos(format!(
                 "the server does not take {eos:?} in front of a text: {reason}"
             ))),
-        }
+        };
+        Ok(Probed {
+            result,
+            is_old: plain.is_old || found.is_old,
+        })
     }
 
     /// How many tokens the server counts, or why it tells nothing.
@@ -158,14 +209,21 @@ impl Server {
         &self,
         dialect: LossDialect,
         prompt: String,
-    ) -> Result<Result<usize, String>, Failure> {
-        match self.send(dialect, prompt.clone()).await {
-            Ok(answer) => Ok(match dialect.decode(&answer.stored.body, &prompt) {
-                Ok(tokens) if ends_with_probe(&tokens) => Ok(tokens.len()),
-                Ok(_) => Err(OUT_OF_STEP.to_owned()),
-                Err(error) => Err(error.to_string()),
+        sample: u32,
+    ) -> Result<Probed<usize, String>, Failure> {
+        match self.send(dialect, prompt.clone(), sample).await {
+            Ok(answer) => Ok(Probed {
+                result: match dialect.decode(&answer.stored.body, &prompt) {
+                    Ok(tokens) if ends_with_probe(&tokens) => Ok(tokens.len()),
+                    Ok(_) => Err(OUT_OF_STEP.to_owned()),
+                    Err(error) => Err(error.to_string()),
+                },
+                is_old: answer.is_old,
             }),
-            Err(NoAnswer::Item { class, message }) => Ok(Err(format!("{class}: {message}"))),
+            Err(NoAnswer::Item { class, message }) => Ok(Probed {
+                result: Err(format!("{class}: {message}")),
+                is_old: false,
+            }),
             Err(NoAnswer::Task(failure)) => Err(failure),
         }
     }

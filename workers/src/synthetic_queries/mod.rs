@@ -28,7 +28,7 @@ use crate::generation::filter::{self, DUPLICATES, FilterTask, RANKS};
 use crate::generation::params::{EndpointIdentity, PromptText, endpoint, prompts};
 use crate::generation::phases::{
     self, FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, judge_task, next_of_demonstrations, notes,
-    of_reduce, reduce, write_side_inputs,
+    of_reduce, reduce, tables_of_demonstrations, write_side_inputs,
 };
 use crate::generation::write_stage::{QUERY, QUERY_ID};
 use crate::generation::writing::{JudgeTask, ScaleText, WritingParams};
@@ -54,7 +54,7 @@ impl StageKind for SyntheticQueriesKind {
     }
 
     fn code_version(&self) -> u32 {
-        2
+        3
     }
 
     fn params_schema(&self) -> Schema {
@@ -72,6 +72,7 @@ impl StageKind for SyntheticQueriesKind {
         let rating = rating(job, name, &params)?;
         let kind = params.prompt_kind();
         Ok(Arc::new(SyntheticQueries {
+            name: name.to_owned(),
             prompts: prompts(job, name, "prompts", kind, &params.prompts)?,
             scale: ScaleText::of(&scale),
             endpoint: writer,
@@ -117,6 +118,7 @@ fn rating(job: &Job, name: &str, params: &QueriesParams) -> Result<Option<RateTa
 
 #[derive(Debug)]
 struct SyntheticQueries {
+    name: String,
     params: QueriesParams,
     scale: ScaleText,
     endpoint: EndpointIdentity,
@@ -127,6 +129,15 @@ struct SyntheticQueries {
 }
 
 impl SyntheticQueries {
+    /// The reduce whose pairs prompts show.
+    fn pairs(&self) -> Option<&'static str> {
+        let pairs = match self.rating {
+            Some(_) => EXAMPLES,
+            None => DEMONSTRATIONS,
+        };
+        self.params.demonstrations.as_ref().map(|_| pairs)
+    }
+
     fn input(&self) -> PhaseInput {
         PhaseInput::Documents {
             from: match &self.params.input {
@@ -250,10 +261,7 @@ impl Stage for SyntheticQueries {
                 params: json!(self.write_task()),
                 input: self.input(),
                 side_inputs: write_side_inputs(
-                    dataset.map(|_| match self.rating {
-                        Some(_) => EXAMPLES,
-                        None => DEMONSTRATIONS,
-                    }),
+                    self.pairs(),
                     self.params.embeddings.as_deref(),
                     completed,
                 )?,
@@ -268,6 +276,7 @@ impl Stage for SyntheticQueries {
         }
         if completed.maps.contains_key(FILTER) {
             return Ok(Step::Done(Outcome {
+                tables: tables_of_demonstrations(&self.name, self.pairs()),
                 notes: notes(completed),
                 ..Outcome::default()
             }));

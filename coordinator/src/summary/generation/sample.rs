@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{GenerationStage, grade, number, rows, text};
 use crate::run_error::RunError;
-use crate::sql::{CORPUS, Session, quote_name};
+use crate::sql::{CORPUS, Session, quote_name, with_places};
 
 /// Queries (of `graded_documents`) or documents (of `synthetic_queries`) in the sample.
 const GROUPS_SAMPLED: u64 = 1000;
@@ -46,18 +46,20 @@ pub(super) async fn sample(
             .pointer("/corpus/columns/text")
             .and_then(Value::as_str)
             .unwrap_or("text");
+        // Not by ids alone, which need not be unique.
+        let place = "d.input_file = t.input_file AND d.input_row = t.input_row";
         let (documents, on) = match input {
-            Some(input) => (quote_name(input), "d.doc_id = t.doc_id"),
-            None => (
-                quote_name(CORPUS),
-                "d.input_file = t.input_file AND d.input_row = t.input_row",
+            Some(input) => (
+                with_places(input),
+                format!("d.doc_id = t.doc_id AND {place}"),
             ),
+            None => (quote_name(CORPUS), place.to_owned()),
         };
         format!(
             "{sampled} SELECT t.doc_id AS g, d.{} AS context, t.grade, t.query AS text, {similarity} AS \
              similarity FROM {table} t \
              JOIN sampled ON sampled.g = t.doc_id JOIN {documents} d ON {on} WHERE t.status = 'ok' \
-             ORDER BY t.doc_id, t.query_id",
+             ORDER BY t.doc_id, t.query_id, t.input_file, t.input_row",
             quote_name(text)
         )
     } else {

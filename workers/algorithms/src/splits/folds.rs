@@ -1,5 +1,8 @@
 //! Folds that test what is like the training, and folds that test what is not.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::features::{DIMENSIONS, TextVectors, dot};
@@ -17,7 +20,7 @@ pub struct Folds {
     /// numbered by their smallest ids.
     pub extrapolation: Vec<usize>,
     /// By item, its part of its cluster: what is tested is like the training. Parts of a cluster
-    /// differ by one item at most.
+    /// differ by one item at most, or by as many as must stand together.
     pub interpolation: Vec<usize>,
 }
 
@@ -27,6 +30,19 @@ pub struct Folds {
 /// vector of 32 KiB per cluster, and 16 bytes per word of the texts.
 #[must_use]
 pub fn folds(items: &[(&str, &str)], n_folds: usize, seed: u64) -> Folds {
+    folds_of_sets(items, |item| item, n_folds, seed)
+}
+
+/// The same with items that must stand in one fold, since whoever trains with one knows the other:
+/// `set_of` gives the same number for those. A set is dealt whole, in the cluster that most of its
+/// items are in.
+#[must_use]
+pub fn folds_of_sets(
+    items: &[(&str, &str)],
+    set_of: impl Fn(usize) -> usize,
+    n_folds: usize,
+    seed: u64,
+) -> Folds {
     let n_folds = n_folds.max(1);
     // By id, so that sums do not depend on the order in which items come.
     let mut order: Vec<usize> = (0..items.len()).collect();
@@ -38,29 +54,60 @@ pub fn folds(items: &[(&str, &str)], n_folds: usize, seed: u64) -> Folds {
         extrapolation: vec![0; items.len()],
         interpolation: vec![0; items.len()],
     };
-    let mut by_draw: Vec<(u64, usize)> = (0..order.len())
-        .map(|place| {
-            (
-                xxh3_64_with_seed(items[order[place]].0.as_bytes(), seed),
-                place,
-            )
+    let mut places_of_set: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (place, &item) in order.iter().enumerate() {
+        places_of_set.entry(set_of(item)).or_default().push(place);
+    }
+    // The first place is that of the smallest id: numbers of sets say nothing.
+    let mut dealt: Vec<Set> = places_of_set
+        .into_values()
+        .map(|places| {
+            let id = items[order[places[0]]].0;
+            Set {
+                cluster: most_frequent(places.iter().map(|&place| clusters[place]), n_folds),
+                draw: (xxh3_64_with_seed(id.as_bytes(), seed), places[0]),
+                places,
+            }
         })
         .collect();
-    by_draw.sort_unstable();
-    // Each cluster begins where the one before ended, so that folds are of equal size too.
-    let mut next: Vec<usize> = vec![0; n_folds];
-    let mut n_before = 0;
-    for (cluster, start) in next.iter_mut().enumerate() {
-        *start = n_before;
-        n_before += clusters.iter().filter(|&&other| other == cluster).count();
-    }
-    for (_, place) in by_draw {
-        let (item, cluster) = (order[place], clusters[place]);
-        folds.extrapolation[item] = cluster;
-        folds.interpolation[item] = next[cluster] % n_folds;
-        next[cluster] += 1;
+    // Large sets come first: small ones then make up for what they are uneven by.
+    dealt.sort_unstable_by_key(|set| (set.cluster, Reverse(set.places.len()), set.draw));
+    // Each fold's items, of the cluster that is dealt and of all: so folds are of equal size too.
+    let (mut n_of_cluster, mut n_of_all) = (vec![0; n_folds], vec![0; n_folds]);
+    let mut cluster = 0;
+    for set in dealt {
+        if set.cluster != cluster {
+            cluster = set.cluster;
+            n_of_cluster.fill(0);
+        }
+        let fewest = |&fold: &usize| (n_of_cluster[fold], n_of_all[fold], fold);
+        let fold = (0..n_folds).min_by_key(fewest).unwrap_or(0);
+        n_of_cluster[fold] += set.places.len();
+        n_of_all[fold] += set.places.len();
+        for place in set.places {
+            folds.extrapolation[order[place]] = set.cluster;
+            folds.interpolation[order[place]] = fold;
+        }
     }
     folds
+}
+
+/// Items that stand together.
+struct Set {
+    cluster: usize,
+    draw: (u64, usize),
+    /// In the order of ids.
+    places: Vec<usize>,
+}
+
+/// The number below `n` that comes most often, of several the smallest.
+fn most_frequent(numbers: impl Iterator<Item = usize>, n: usize) -> usize {
+    let mut counts = vec![0_usize; n];
+    for number in numbers {
+        counts[number] += 1;
+    }
+    let most = |&number: &usize| (counts[number], Reverse(number));
+    (0..n).max_by_key(most).unwrap_or(0)
 }
 
 /// The cluster of each vector, from the start that brings vectors nearest to their centres.
@@ -247,6 +294,50 @@ mod tests {
                 .count();
             assert!((33..=34).contains(&n), "{n}");
         }
+    }
+
+    #[test]
+    fn what_stands_together_is_in_one_fold() {
+        // Copies of a question have its words; three questions of different topics have a document.
+        let mut items = questions();
+        let copies: Vec<_> = items[..30]
+            .iter()
+            .map(|(id, text)| (format!("copy of {id}"), text.clone()))
+            .collect();
+        items.extend(copies);
+        let set = |i: usize| match i {
+            0..=2 | 100..=102 => 7,
+            100.. => 1_000 + i - 100,
+            _ => 1_000 + i,
+        };
+        let sets: Vec<usize> = (0..items.len()).map(set).collect();
+        let found = folds_of_sets(&borrowed(&items), |i| sets[i], 5, 1);
+        for (i, one) in sets.iter().enumerate() {
+            for (j, other) in sets.iter().enumerate().filter(|(_, other)| *other == one) {
+                assert_eq!(
+                    found.extrapolation[i], found.extrapolation[j],
+                    "{one} {other}"
+                );
+                assert_eq!(
+                    found.interpolation[i], found.interpolation[j],
+                    "{one} {other}"
+                );
+            }
+        }
+        // They are about as even as before.
+        for fold in 0..5 {
+            let n = found.interpolation.iter().filter(|&&it| it == fold).count();
+            assert!((23..=29).contains(&n), "{fold}: {n}");
+        }
+        // By nothing but who stands with whom.
+        let renumbered = folds_of_sets(&borrowed(&items), |i| usize::MAX - sets[i], 5, 1);
+        assert_eq!(renumbered, found);
+        items.reverse();
+        let sets: Vec<usize> = sets.into_iter().rev().collect();
+        let mut backward = folds_of_sets(&borrowed(&items), |i| sets[i], 5, 1);
+        backward.extrapolation.reverse();
+        backward.interpolation.reverse();
+        assert_eq!(backward, found);
     }
 
     #[test]

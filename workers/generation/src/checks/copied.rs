@@ -18,17 +18,17 @@ const QUERY_TOKENS_MAX: usize = 512;
 pub fn longest_common_run(source: &Tokens, query: &Tokens) -> usize {
     let mut query_hashes = query.hashes();
     query_hashes.truncate(QUERY_TOKENS_MAX);
-    // runs[i]: length of the common run that ends at the last token of the source and at token
-    // i - 1 of the query.
-    let mut runs = vec![0_usize; query_hashes.len() + 1];
+    longest_run(&source.hashes(), &query_hashes)
+}
+
+/// The same of any two lists of tokens' hashes, in as many steps as they have pairs.
+pub(super) fn longest_run(a: &[u64], b: &[u64]) -> usize {
+    // runs[i]: length of the common run that ends at the last token of `a` and at token i - 1 of `b`.
+    let mut runs = vec![0_usize; b.len() + 1];
     let mut longest = 0;
-    for source_hash in source.hashes() {
-        for (index, query_hash) in query_hashes.iter().enumerate().rev() {
-            runs[index + 1] = if *query_hash == source_hash {
-                runs[index] + 1
-            } else {
-                0
-            };
+    for a_hash in a {
+        for (index, b_hash) in b.iter().enumerate().rev() {
+            runs[index + 1] = if b_hash == a_hash { runs[index] + 1 } else { 0 };
             longest = longest.max(runs[index + 1]);
         }
     }

@@ -28,7 +28,7 @@ pub use built_in::{built_in_prompt, built_in_prompts};
 pub use demonstrations::{DEMONSTRATIONS_MAX, Demonstration, choose_demonstrations};
 pub use documents::{DocumentsRequest, render_graded_documents};
 pub use ensemble::{Ensemble, EnsembleError};
-pub use judge::{JUDGED_PAIRS_MAX, JudgeRequest, Pair, render_judgement};
+pub use judge::{JUDGED_PAIRS_MAX, JudgeRequest, Pair, judged_parts, render_judgement};
 pub use queries::{AskedGrades, PER_LABEL_MAX, QueriesRequest, render_queries};
 pub use template::{Prompt, PromptError, PromptKind, RenderError};
 

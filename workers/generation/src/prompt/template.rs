@@ -200,6 +200,14 @@ impl Prompt {
         &self.id
     }
 
+    /// Whether its templates look at a variable.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        ["system", "user"].into_iter().any(|section| {
+            let template = self.templates.get_template(section);
+            template.is_ok_and(|template| template.undeclared_variables(false).contains(name))
+        })
+    }
+
     /// A system and a user message.
     pub(super) fn messages(&self, context: &impl Serialize) -> Result<Vec<Message>, RenderError> {
         let context = minijinja::Value::from(minijinja::value::Serde(context));

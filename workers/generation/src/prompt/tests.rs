@@ -228,6 +228,84 @@ fn the_judge_sees_pairs_in_a_drawn_order() {
 }
 
 #[test]
+fn what_all_pairs_share_is_shown_to_the_judge_once() {
+    let scale = Scale::binary();
+    let ours = built_in_prompts(PromptKind::Judge).remove(0);
+    let shown = |prompt: &Prompt, pairs: &[Pair<'_>], text: &str| {
+        let request = JudgeRequest {
+            item_id: "a",
+            seed: 7,
+            pairs,
+            scale: &scale,
+            limits: TextLimits::default(),
+        };
+        let rendered = render_judgement(prompt, &request).unwrap();
+        rendered.messages[1].content.matches(text).count()
+    };
+    let pair = |query, document| Pair { query, document };
+    let of_document = [pair("first?", "DOC"), pair("second?", "DOC")];
+    let of_query = [pair("QUERY", "first."), pair("QUERY", "second.")];
+    let of_nothing = [pair("first?", "DOC"), pair("second?", "doc")];
+    assert_eq!(shown(&ours, &of_document, "DOC"), 1);
+    assert_eq!(shown(&ours, &of_document, "first?"), 1);
+    assert_eq!(shown(&ours, &of_query, "QUERY"), 1);
+    assert_eq!(shown(&ours, &of_query, "second."), 1);
+    assert_eq!(shown(&ours, &of_nothing, "DOC"), 1);
+    assert_eq!(shown(&ours, &of_nothing, "doc\n"), 1);
+    // Nothing is shared by one, and pairs that are equal are still two pairs.
+    assert_eq!(shown(&ours, &of_document[..1], "DOC"), 1);
+    assert_eq!(shown(&ours, &[pair("same?", "DOC"); 2], "same?"), 2);
+    // A prompt that does not know what is shared has it in each pair.
+    let theirs = judge_without_shared();
+    assert_eq!(shown(&theirs, &of_document, "DOC"), 2);
+}
+
+fn judge_without_shared() -> Prompt {
+    let text = "name: mine\nversion: 1\n--- system\nJudge.\n--- user\n{% for pair in pairs %}\n{{ pair.query }} {{ pair.document }}\n{% endfor %}\n{{ layout }}\n";
+    Prompt::parse(PromptKind::Judge, text).unwrap()
+}
+
+#[test]
+fn a_judge_is_not_sent_more_than_fits() {
+    let limits = TextLimits {
+        document_bytes: 100,
+        ..TextLimits::default()
+    };
+    let ours = built_in_prompts(PromptKind::Judge).remove(0);
+    let check = |prompt: &Prompt, query: usize, document: usize, n: usize, expected: &[usize]| {
+        let document = "d".repeat(document);
+        let queries: Vec<String> = (0..n).map(|index| format!("{index:0query$}")).collect();
+        let pairs: Vec<Pair<'_>> = queries
+            .iter()
+            .map(|query| Pair {
+                query,
+                document: &document,
+            })
+            .collect();
+        let parts = judged_parts(prompt, &pairs, &limits);
+        let lengths: Vec<usize> = parts.iter().map(std::ops::Range::len).collect();
+        assert_eq!(
+            lengths,
+            expected,
+            "{n} pairs of {query} + {}",
+            document.len()
+        );
+        assert!(parts.first().is_none_or(|part| part.start == 0));
+        assert!(parts.windows(2).all(|two| two[0].end == two[1].start));
+    };
+    check(&ours, 10, 100, 0, &[]);
+    // The document counts once, and no more of it than is shown.
+    check(&ours, 10, 100, 25, &[10, 10, 5]);
+    check(&ours, 10, 5_000, 25, &[10, 10, 5]);
+    check(&ours, 10, 50, 25, &[15, 10]);
+    check(&ours, 2, 10, 70, &[JUDGED_PAIRS_MAX, JUDGED_PAIRS_MAX, 6]);
+    // A text that is longer than all that fits is judged alone.
+    check(&ours, 300, 100, 3, &[1, 1, 1]);
+    check(&judge_without_shared(), 10, 100, 3, &[1, 1, 1]);
+    check(&judge_without_shared(), 10, 90, 4, &[2, 2]);
+}
+
+#[test]
 fn prompts_of_users_replace_ours() {
     let text = "# mine\nname: mine\nversion: 3\n--- system\nYou write.\n--- user\n{% for grade in grades %}\n{{ grade.label }},\n{% endfor %}\n{{ document }} {{ layout }}\n";
     let prompt = Prompt::parse(PromptKind::QueriesJoint, text).unwrap();

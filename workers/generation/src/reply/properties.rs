@@ -51,6 +51,55 @@ fn pieces() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }
 
+/// Texts of little but brackets, some long enough to fill a stack by recursion.
+fn bracket_soup() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{", "[", "{", "[", "}", "]", "{\"a\":", "{a:", "[1,", ",", ":", "\"", " ",
+    ]);
+    let part = (
+        proptest::collection::vec(piece, 1..6),
+        prop_oneof![3 => 1_usize..4, 1 => 1_000_usize..20_000],
+    )
+        .prop_map(|(pieces, n_times)| pieces.concat().repeat(n_times));
+    proptest::collection::vec(part, 1..5).prop_map(|parts| parts.concat())
+}
+
+/// Reads a text on a stack that unbounded recursion would overflow at once.
+fn read_on_small_stack(text: String) {
+    let reader = std::thread::Builder::new().stack_size(256 * 1024);
+    let handle = reader.spawn(move || {
+        let reply = reply(&text);
+        let _ = parse_texts(&reply, &asked(&Scale::trec(), 1, TextKind::Query));
+        let asked = AskedJudgements {
+            scale: Scale::trec(),
+            order: vec![1, 0],
+        };
+        let _ = parse_judgements(&reply, &asked);
+    });
+    handle.unwrap().join().unwrap();
+}
+
+#[test]
+fn no_nesting_overflows_the_stack() {
+    for piece in ["{", "[", "{\"a\":", "{[", "[{", "{{\"a\":[", "{\"", "{a:[{"] {
+        read_on_small_stack(piece.repeat(1_000_000 / piece.len()));
+    }
+    // Nesting that is still read, and one that no longer is.
+    for depth in [10, 32, 33, 1_000] {
+        let text = format!("{}1{}", "{\"a\":[".repeat(depth), "]}".repeat(depth));
+        read_on_small_stack(text);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn bracket_soup_overflows_no_stack(text in bracket_soup()) {
+        read_on_small_stack(text);
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_panics_and_nothing_comes_unasked(text in pieces(), is_cut in any::<bool>()) {

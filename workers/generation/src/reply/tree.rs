@@ -173,7 +173,7 @@ impl Reader<'_> {
                 }
                 _ => {}
             }
-            let Some(key) = self.key()? else { break };
+            let Some(key) = self.key(depth)? else { break };
             self.skip_space();
             match self.next() {
                 Some(':') => {}
@@ -192,9 +192,13 @@ impl Reader<'_> {
         Ok(Tree::Object(members))
     }
 
-    /// A key; none if the text ends within it.
-    fn key(&mut self) -> Result<Option<String>, NotJson> {
-        match self.value(Place::Key, DEPTH_MAX)? {
+    /// A key; none if the text ends within it. No bracket begins one, so that reading keys never
+    /// goes deeper.
+    fn key(&mut self, depth: usize) -> Result<Option<String>, NotJson> {
+        if let Some('{' | '[') = self.peek() {
+            return Err(NotJson);
+        }
+        match self.value(Place::Key, depth)? {
             Tree::Text { value, is_whole } => Ok(is_whole.then_some(value)),
             Tree::Number(key) | Tree::Word(key) => {
                 self.repaired();

@@ -1,10 +1,11 @@
 mod scene;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::{Float32Type, UInt32Type};
-use gleaner_endpoint::FailureClass;
+use gleaner_endpoint::{FailureClass, LossDialect};
 use gleaner_schemas::FailureKind;
 use gleaner_scripted_endpoint::losses::{log_likelihoods, tokens};
 use gleaner_scripted_endpoint::{Play, PromptLosses, Script, ServerOptions, always};
@@ -139,6 +140,65 @@ fn a_server_that_does_not_tell_ends_the_run() {
         LogProbabilities::Auto,
         &[class.as_str()],
     );
+}
+
+#[test]
+fn a_server_that_was_mended_is_believed() {
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let mended = Arc::clone(&is_mended);
+    let script: Script = Arc::new(move |_| match mended.load(Ordering::Relaxed) {
+        true => Play::Answer,
+        false => Play::Body(br#"{"choices": [{"text": "a", "finish_reason": "stop"}]}"#.to_vec()),
+    });
+    let scene = Scene::of(script, ServerOptions::default());
+    let mut served = scene.served("llm", None);
+    let refused = |scene: &Scene, served: &ServedModel| {
+        let params = params(vec![("prior", served.clone())]);
+        scene.run(&params, &DOCUMENTS).unwrap_err().message
+    };
+    let n_forms = LossDialect::ALL.len();
+    for n_runs in 1..=3 {
+        let message = refused(&scene, &served);
+        assert!(message.contains("does not tell"), "{message}");
+        // Each run asks it once in each form: what it said before is no answer.
+        assert_eq!(scene.n_requests(), n_runs * n_forms);
+    }
+    served.log_probabilities = LogProbabilities::Echo;
+    refused(&scene, &served);
+    assert_eq!(scene.n_requests(), 3 * n_forms + 1);
+    is_mended.store(true, Ordering::Relaxed);
+    served.log_probabilities = LogProbabilities::Auto;
+    let rows = scene.run(&params(vec![("prior", served.clone())]), &DOCUMENTS);
+    assert_eq!(text(&rows.unwrap(), "status", 0), "ok");
+    // What it tells now is stored, and never asked for again.
+    let n_requests = scene.n_requests();
+    scene
+        .run(&params(vec![("prior", served)]), &DOCUMENTS)
+        .unwrap();
+    assert_eq!(scene.n_requests(), n_requests);
+}
+
+#[test]
+fn a_server_that_has_learnt_the_token_in_front_is_believed() {
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let mended = Arc::clone(&is_mended);
+    let script: Script = Arc::new(move |request| {
+        let prompt = request.body["prompt"].as_str().unwrap_or_default();
+        match prompt.starts_with("<end> ") && !mended.load(Ordering::Relaxed) {
+            true => Play::Body(br#"{"choices": [{"text": "a"}]}"#.to_vec()),
+            false => Play::Answer,
+        }
+    });
+    let scene = Scene::of(script, ServerOptions::default());
+    let mut params = params(vec![("prior", scene.served("llm", None))]);
+    params.eos = Some("<end> ".to_owned());
+    for _ in 0..2 {
+        let message = scene.run(&params, &DOCUMENTS).unwrap_err().message;
+        assert!(message.contains("in front of a text"), "{message}");
+    }
+    is_mended.store(true, Ordering::Relaxed);
+    let rows = scene.run(&params, &DOCUMENTS).unwrap();
+    assert_eq!(text(&rows, "status", 0), "ok");
 }
 
 /// As llama-cpp-python answers for a model without a token before a text: the generated token is
