@@ -114,7 +114,7 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         }
     };
     let files: Vec<TableFile> = result.tables.values().cloned().collect();
-    let schema = crate::phase_input::read_schema(driver.output, &files).await?;
+    let schema = crate::phase_input::read_schema(driver.output, shutdown, &files).await?;
     Ok(Some(QueryTable {
         schema,
         files,

@@ -335,6 +335,7 @@ impl Driver<'_> {
         outcome: Outcome,
         progress: StageProgress,
     ) -> Result<FinishedStage, RunError> {
+        let shutdown = &self.environment.shutdown;
         let (schema, files, lanes) = match (&progress.sql, &progress.table) {
             (Some((schema, files)), _) => {
                 let rows = files.iter().map(|file| file.rows).sum();
@@ -347,7 +348,7 @@ impl Driver<'_> {
             }
             (None, Some(manifest)) => {
                 let files: Vec<TableFile> = manifest.attempts.iter().map(table_file).collect();
-                let schema = phase_input::read_schema(self.output, &files).await?;
+                let schema = phase_input::read_schema(self.output, shutdown, &files).await?;
                 (schema, files, manifest.lanes)
             }
             (None, None) => {
@@ -358,7 +359,7 @@ impl Driver<'_> {
                     )));
                 };
                 let files = self.outcome_table(&checked.name, table, &progress)?;
-                let schema = phase_input::read_schema(self.output, &files).await?;
+                let schema = phase_input::read_schema(self.output, shutdown, &files).await?;
                 (schema, files, *lanes)
             }
         };

@@ -1,36 +1,23 @@
 //! What happens while `gc` is at work, at every moment at which it can.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
-use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use gleaner_schemas::{
     AttemptId, ContentHash, Fingerprint, Lanes, TableFile, TableVersion, TaskId, Version,
 };
-use gleaner_storage::Stores;
 use gleaner_workers::entropy::SystemEntropy;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
+use crate::hooked::{Hooked, Request, output_in};
 use crate::sweep::RENEW_AFTER;
 
 const STAGE: &str = "weights";
-const URI: &str = "memory://m/out";
-
-fn output_in(store: Arc<dyn ObjectStore>) -> Output {
-    Output::open(&Stores::from_env().with("memory://m", store), URI).unwrap()
-}
 
 fn file(task: u32) -> TableFile {
     let id: TaskId = Fingerprint::of("task", &task).into();
@@ -108,119 +95,6 @@ async fn later() {
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
 }
 
-/// A store in which something happens before the nth request, and deletions take their time.
-#[derive(Debug)]
-struct Watched {
-    store: Arc<InMemory>,
-    n_requests: AtomicUsize,
-    /// Run 2 publishes version 2 and ends before this request.
-    publishes_at: Option<usize>,
-    deletion: Duration,
-    announced: Arc<Mutex<Option<Instant>>>,
-    /// How old the sweep was at each deletion.
-    ages: Arc<Mutex<Vec<Duration>>>,
-}
-
-impl Watched {
-    fn over(store: &Arc<InMemory>, publishes_at: Option<usize>, deletion: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            store: Arc::clone(store),
-            n_requests: AtomicUsize::new(0),
-            publishes_at,
-            deletion,
-            announced: Arc::default(),
-            ages: Arc::default(),
-        })
-    }
-
-    /// Whether this is the request before which the run publishes.
-    fn is_due(&self) -> bool {
-        Some(self.n_requests.fetch_add(1, Ordering::SeqCst)) == self.publishes_at
-    }
-
-    async fn before(is_due: bool, store: &Arc<InMemory>) {
-        if is_due {
-            publish(&output_in(Arc::clone(store) as _), 2, 2, 2).await;
-        }
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("watched")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Watched {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
-        Self::before(self.is_due(), &self.store).await;
-        if location.as_ref().contains(layout::SWEEPS) {
-            *self.announced.lock().unwrap() = Some(Instant::now());
-        }
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        Self::before(self.is_due(), &self.store).await;
-        self.store.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        let (is_due, deletion) = (self.is_due(), self.deletion);
-        let store = Arc::clone(&self.store);
-        let (announced, ages) = (Arc::clone(&self.announced), Arc::clone(&self.ages));
-        let delete = move |location: Path| {
-            let (store, announced) = (Arc::clone(&store), Arc::clone(&announced));
-            let ages = Arc::clone(&ages);
-            async move {
-                Self::before(is_due, &store).await;
-                let announced = announced.lock().unwrap().unwrap();
-                ages.lock().unwrap().push(announced.elapsed());
-                tokio::time::sleep(deletion).await;
-                store.delete(&location).await?;
-                Ok(location)
-            }
-        };
-        locations.and_then(delete).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, prefix) = (Arc::clone(&self.store), prefix.cloned());
-        let is_due = self.is_due();
-        let listed = async move {
-            Self::before(is_due, &store).await;
-            let listed: Vec<ObjectMeta> = store.list(prefix.as_ref()).try_collect().await?;
-            Ok(futures::stream::iter(listed.into_iter().map(Ok)))
-        };
-        futures::stream::once(listed).try_flatten().boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
-}
-
 /// Whatever `gc` looks at first and at last, and with whatever number of kept versions.
 #[tokio::test]
 async fn what_a_run_publishes_while_gc_looks_stays() {
@@ -237,11 +111,21 @@ async fn what_a_run_publishes_while_gc_looks_stays() {
             put(&plain, 3).await;
             later().await;
             start(&plain, 2).await;
-            let watched = Watched::over(&memory, Some(publishes_at), Duration::ZERO);
-            let output = output_in(Arc::clone(&watched) as _);
+            let n_requests = Arc::new(AtomicUsize::new(0));
+            let (counter, run) = (Arc::clone(&n_requests), plain.clone());
+            let output = Hooked::over(&memory, move |_| {
+                let is_due = counter.fetch_add(1, Ordering::SeqCst) == publishes_at;
+                let run = run.clone();
+                Box::pin(async move {
+                    if is_due {
+                        publish(&run, 2, 2, 2).await;
+                    }
+                    Ok(())
+                })
+            });
             let _report = gc(&output, n_versions, false, &SystemEntropy).await.unwrap();
             assert!(is_there(&plain, 2).await, "before request {publishes_at}");
-            if watched.n_requests.load(Ordering::SeqCst) <= publishes_at {
+            if n_requests.load(Ordering::SeqCst) <= publishes_at {
                 assert!(publishes_at > 8, "gc asked for {publishes_at} things");
                 break;
             }
@@ -256,8 +140,7 @@ async fn what_a_run_publishes_while_gc_looks_stays() {
 /// was done before the last publication.
 #[tokio::test]
 async fn what_a_run_that_is_going_on_may_come_upon_stays_however_old() {
-    let memory = Arc::new(InMemory::new());
-    let output = output_in(memory);
+    let output = output_in(Arc::new(InMemory::new()));
     put(&output, 2).await;
     let other = layout::attempt_in("others", &file(2).task.unwrap(), &AttemptId::new(1, &file(2).checksum));
     output.put(&other, "rows".into()).await.unwrap();
@@ -285,11 +168,27 @@ async fn nothing_is_removed_by_a_sweep_that_is_too_old() {
         put(&plain, task).await;
     }
     let deletion = Duration::from_secs(60);
-    let watched = Watched::over(&memory, None, deletion);
-    let output = output_in(Arc::clone(&watched) as _);
+    let told = Arc::new(Mutex::new(Instant::now()));
+    let ages: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let aged = Arc::clone(&ages);
+    let output = Hooked::over(&memory, move |request| {
+        match &request {
+            Request::Put(path) if path.as_ref().contains(layout::SWEEPS) => {
+                *told.lock().unwrap() = Instant::now();
+            }
+            Request::Delete(_) => aged.lock().unwrap().push(told.lock().unwrap().elapsed()),
+            _ => {}
+        }
+        Box::pin(async move {
+            if matches!(request, Request::Delete(_)) {
+                tokio::time::sleep(deletion).await;
+            }
+            Ok(())
+        })
+    });
     let report = gc(&output, None, false, &SystemEntropy).await.unwrap();
     assert_eq!(report.removed.len(), 500);
-    let ages = watched.ages.lock().unwrap();
+    let ages = ages.lock().unwrap();
     // And the sweeps themselves, which end as soon as nothing more is removed under them.
     assert!(ages.len() > 500);
     for age in ages.iter() {
