@@ -271,10 +271,11 @@ fn query_id(
         .flat_map(|stage| &stage.tables)
         .map(|(name, files)| (name, files.iter().map(|file| &file.checksum).collect()))
         .collect();
-    let identities: Vec<_> = corpus
+    // Rows may hold the files' names, and ids made of them.
+    let files: Vec<_> = corpus
         .files
         .iter()
-        .map(|file| &file.file.identity)
+        .map(|file| (&file.file.name, &file.file.identity))
         .collect();
-    Fingerprint::of("query", &(sql, contents, identities))
+    Fingerprint::of("query", &(sql, contents, files))
 }
