@@ -358,7 +358,7 @@ impl Run<'_> {
             .trouble
             .unsettled(&delivery.task.output, unsettled);
         let is_first = match failure.kind {
-            FailureKind::Transient => false,
+            FailureKind::Transient | FailureKind::Timeout => false,
             FailureKind::Memory
             | FailureKind::Permanent
             | FailureKind::Access

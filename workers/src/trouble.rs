@@ -61,7 +61,7 @@ impl Trouble {
     /// A task came to nothing in its output.
     pub(crate) fn unsettled(&self, output: &str, unsettled: &Unsettled) {
         let Unsettled { failure, blame } = unsettled;
-        if failure.kind == FailureKind::Transient {
+        if failure.kind.may_pass() {
             return;
         }
         match blame {
