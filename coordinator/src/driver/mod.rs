@@ -42,6 +42,7 @@ use crate::observation::Observation;
 use crate::phase_input;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
+use crate::restore;
 use crate::run_error::RunError;
 use crate::sql_stage;
 
@@ -419,6 +420,9 @@ impl Driver<'_> {
         checked: &CheckedStage,
         finished: &FinishedStage,
     ) -> Result<(), RunError> {
+        if checked.stage.params()["refit"] == true {
+            return Ok(());
+        }
         let name = format!("{}_model", checked.name);
         let before = self.inputs.published.as_deref();
         let before = before.and_then(|version| version.tables.get(&name));
@@ -426,7 +430,15 @@ impl Driver<'_> {
             files.iter().map(|file| file.checksum.clone()).collect()
         };
         let now = finished.completed.tables.get(&name);
-        if before.map(|table| contents(&table.files)) == now.map(|files| contents(files)) {
+        let trained = self.inputs.published.as_deref();
+        let trained = trained.and_then(|version| version.stages.get(&checked.name));
+        let is_same_model = trained.is_none_or(|stage| {
+            restore::trained_model(stage).is_none()
+                || stage.facts.get("model") == finished.completed.facts.get("model")
+        });
+        let is_same_table =
+            before.map(|table| contents(&table.files)) == now.map(|files| contents(files));
+        if is_same_model && is_same_table {
             return Ok(());
         }
         Err(RunError::usage(
@@ -436,9 +448,9 @@ impl Driver<'_> {
                 checked.name
             ),
             format!(
-                "put back the files of {name}/ that `gleaner verify` names, or fit anew for good: \
+                "put back the files of {name}/ and {}/ that `gleaner verify` names, or fit anew for good: \
                  --set stages.{}.refit=true",
-                checked.name
+                checked.name, checked.name
             ),
         ))
     }
