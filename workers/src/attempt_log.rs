@@ -175,9 +175,10 @@ impl AttemptLog {
             .map(|(key, _)| key.clone())
             .collect();
         let unwritten = std::mem::take(&mut state.unwritten).into_iter();
-        let (mut batches, not_due): (VecDeque<Batch>, Vec<Batch>) =
+        let (again, not_due): (Vec<Batch>, Vec<Batch>) =
             unwritten.partition(|it| all || it.records.since.elapsed() >= RECORD_AGE_MAX);
         state.unwritten = not_due;
+        let mut batches = VecDeque::from(again);
         for key in due {
             if let Some(records) = state.pending.remove(&key) {
                 let sequence = state.next_sequence;
