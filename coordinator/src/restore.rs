@@ -23,7 +23,8 @@ pub async fn lost<'f>(
     output: &Output,
     files: &'f [TableFile],
 ) -> Result<Vec<&'f TableFile>, OutputError> {
-    let sizes = sizes(output, files.iter().map(|file| file.path.as_str())).await?;
+    let folders = files.iter().map(|it| layout::folder_of(&it.path)).collect();
+    let sizes = sizes(output, folders).await?;
     let is_lost = |file: &&TableFile| sizes.get(&file.path) != Some(&file.bytes);
     Ok(files.iter().filter(is_lost).collect())
 }
@@ -34,17 +35,17 @@ pub async fn lost<'f>(
 ///
 /// Of the store.
 pub async fn are_lost(output: &Output, objects: &[(&str, u64)]) -> Result<bool, OutputError> {
-    let sizes = sizes(output, objects.iter().map(|(path, _)| *path)).await?;
+    let folders = objects.iter().map(|(path, _)| layout::folder_of(path));
+    let sizes = sizes(output, folders.collect()).await?;
     let mut objects = objects.iter();
     Ok(objects.any(|(path, bytes)| sizes.get(*path) != Some(bytes)))
 }
 
-/// Sizes of all objects that lie beside these.
-async fn sizes<'p>(
+/// Sizes of all objects below folders.
+async fn sizes(
     output: &Output,
-    paths: impl Iterator<Item = &'p str>,
+    folders: BTreeSet<&str>,
 ) -> Result<BTreeMap<String, u64>, OutputError> {
-    let folders: BTreeSet<&str> = paths.map(layout::folder_of).collect();
     let mut sizes = BTreeMap::new();
     for folder in folders {
         let listed = output.list(folder).await?;
