@@ -263,10 +263,14 @@ impl Ledger {
             return;
         }
         match failure.kind {
-            FailureKind::Transient if entry.n_offers < self.options.offers_max => {
+            FailureKind::Transient | FailureKind::Timeout
+                if entry.n_offers < self.options.offers_max =>
+            {
                 self.wait_again(idx, now);
             }
-            FailureKind::Transient => self.end(idx, State::Quarantined(Box::new(failure.clone()))),
+            FailureKind::Transient | FailureKind::Timeout => {
+                self.end(idx, State::Quarantined(Box::new(failure.clone())));
+            }
             // The run ends for these; the task is as it was.
             FailureKind::Endpoint | FailureKind::Budget => {}
             FailureKind::Memory | FailureKind::Permanent | FailureKind::Access => {
@@ -409,7 +413,7 @@ impl Ledger {
             }
             let failure = entry.last_failure.clone().unwrap_or_else(|| {
                 Box::new(Failure::new(
-                    FailureKind::Transient,
+                    FailureKind::Timeout,
                     format!(
                         "no worker finished the task, which was offered {} times; see the \
                          workers' logs (out of memory? lost machines? of another version?)",

@@ -19,6 +19,8 @@ pub mod dispatch;
 pub mod driver;
 pub mod endpoints;
 pub mod guardrails;
+#[cfg(test)]
+mod hooked;
 pub mod inputs;
 pub mod journal;
 pub mod ledger;

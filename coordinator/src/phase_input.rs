@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use gleaner_schemas::failure::error_chain;
 use gleaner_schemas::{
     DocumentColumns, FileFormat, PhaseManifest, Reader, Shard, Slice, SourceFile, TableFile,
     columns,
 };
-use gleaner_storage::{Output, OutputError, encode, layout, metadata};
+use gleaner_storage::{Output, encode, layout, metadata};
+use gleaner_workers::shutdown::Shutdown;
 use gleaner_workers::stage::{DocumentSource, PhaseInput};
 
 use crate::driver::{FinishedStage, JobInputs};
 use crate::inputs::InputSet;
 use crate::planner::{self, InputFile};
+use crate::retry::retrying;
 use crate::run_error::RunError;
+use crate::told;
 
 /// Everything that a phase can read.
 #[derive(Debug)]
@@ -222,7 +224,11 @@ fn materialized_columns(corpus: &InputSet) -> DocumentColumns {
 /// # Errors
 ///
 /// Of the store, or if there is no object.
-pub async fn read_schema(output: &Output, files: &[TableFile]) -> Result<SchemaRef, RunError> {
+pub async fn read_schema(
+    output: &Output,
+    shutdown: &Shutdown,
+    files: &[TableFile],
+) -> Result<SchemaRef, RunError> {
     let Some(file) = files.first() else {
         return Err(RunError::Usage {
             message: "every task of the stage was quarantined: there is no table".to_owned(),
@@ -230,15 +236,55 @@ pub async fn read_schema(output: &Output, files: &[TableFile]) -> Result<SchemaR
         });
     };
     let path = output.path_of(&file.path);
-    let fetched = metadata::fetch(output.store(), &path, file.bytes).await;
-    let schema = fetched.and_then(|metadata| encode::table_schema(&metadata));
-    match schema {
-        Ok(schema) => Ok(Arc::new(schema)),
-        Err(error) => Err(OutputError::Malformed {
-            uri: output.uri_of(&file.path),
-            expected: "Parquet object",
-            message: error_chain(&error),
-        }
-        .into()),
+    let schema = retrying(shutdown, || async {
+        let fetched = metadata::fetch(output.store(), &path, file.bytes).await;
+        let schema = fetched.and_then(|metadata| encode::table_schema(&metadata));
+        schema.map_err(|error| told::failed(output, &file.path, error))
+    });
+    Ok(Arc::new(schema.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use gleaner_schemas::{ContentHash, Lanes};
+    use object_store::ObjectStoreExt as _;
+
+    use super::*;
+    use crate::hooked::{Hooked, broken};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_unreachable_is_no_damaged_object() {
+        let is_back = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_back);
+        let (store, output) = Hooked::output(move |_| {
+            let is_back = told.load(Ordering::SeqCst);
+            Box::pin(async move { if is_back { Ok(()) } else { Err(broken()) } })
+        });
+        let path = "weights/a.parquet";
+        store.put(&output.path_of(path), "no Parquet at all".into()).await.unwrap();
+        let files = [TableFile {
+            path: path.to_owned(),
+            rows: 1,
+            bytes: 17,
+            checksum: ContentHash::of(b""),
+            task: None,
+            lanes: Lanes::default(),
+            inputs: Vec::new(),
+        }];
+        let shutdown = Shutdown::new();
+        let error = read_schema(&output, &shutdown, &files).await.unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(error.to_string().contains("connection was reset"), "{error}");
+        // Back within the time that a run waits for it.
+        let back = async {
+            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            is_back.store(true, Ordering::SeqCst);
+        };
+        let (read, ()) = tokio::join!(read_schema(&output, &shutdown, &files), back);
+        let error = read.unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("is not a valid"), "{error}");
     }
 }

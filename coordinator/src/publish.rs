@@ -52,7 +52,11 @@ impl Ready<'_> {
     /// # Errors
     ///
     /// Of the store.
-    pub async fn version(&self, output: &Output) -> Result<Version, RunError> {
+    pub async fn version(
+        &self,
+        output: &Output,
+        shutdown: &Shutdown,
+    ) -> Result<Version, RunError> {
         let newest = self.inputs.published.as_deref();
         let number = newest.map_or(1, |version| version.number + 1);
         let job = self.job;
@@ -66,7 +70,7 @@ impl Ready<'_> {
             gleaner_version: env!("CARGO_PKG_VERSION").to_owned(),
             stage_order: job.stages.iter().map(|stage| stage.name.clone()).collect(),
             stages: version_stages(job, self.stages),
-            tables: self.tables(output, number).await?,
+            tables: self.tables(output, shutdown, number).await?,
             corpus: self.inputs.corpus.sources(),
             checks: self.checks.clone(),
         };
@@ -79,6 +83,7 @@ impl Ready<'_> {
     async fn tables(
         &self,
         output: &Output,
+        shutdown: &Shutdown,
         number: u64,
     ) -> Result<BTreeMap<String, TableVersion>, RunError> {
         let mut tables = BTreeMap::new();
@@ -87,7 +92,7 @@ impl Ready<'_> {
                 let schema = if name == stage {
                     finished.completed.schema.clone()
                 } else {
-                    read_schema(output, files).await?
+                    read_schema(output, shutdown, files).await?
                 };
                 let table = TableVersion {
                     schema: schema.as_ref().clone(),
@@ -117,7 +122,7 @@ pub async fn publish(
     shutdown: &Shutdown,
     ready: &Ready<'_>,
 ) -> Result<Option<Published>, RunError> {
-    let version = ready.version(output).await?;
+    let version = ready.version(output, shutdown).await?;
     if let Some(newest) = ready.inputs.published.as_deref()
         && newest.content() == version.content()
     {

@@ -100,20 +100,19 @@ impl Reducer<'_> {
         .await
     }
 
-    /// Whether a table of a stored result is gone.
+    /// Whether a table of a stored result is gone, or a file of its model.
     ///
     /// # Errors
     ///
     /// Of the store.
     pub async fn is_lost(&self, result: &ReduceResult) -> Result<bool, RunError> {
-        let files: Vec<TableFile> = result.tables.values().cloned().collect();
-        let lost = retrying(self.shutdown, || async {
-            Ok(!restore::lost(self.output, &files).await?.is_empty())
-        });
-        lost.await
+        let tables = result.tables.values().map(|it| (it.path.as_str(), it.bytes));
+        let files = result.files.values().map(|it| (it.path.as_str(), it.bytes));
+        let objects: Vec<(&str, u64)> = tables.chain(files).collect();
+        retrying(self.shutdown, || restore::are_lost(self.output, &objects)).await
     }
 
-    /// Runs the reduce again and puts its tables where they were. Where they come out otherwise, the
+    /// Runs the reduce again and puts its tables and files where they were. Where they come out otherwise, the
     /// stored result is of no use, and another one takes its place.
     ///
     /// # Errors
@@ -139,6 +138,15 @@ impl Reducer<'_> {
             let (bytes, _) = self.encode(&again.stage, table, &id, batches)?;
             match stored.tables.get(table) {
                 Some(file) if file.checksum == ContentHash::of(&bytes) => {
+                    retrying(self.shutdown, || self.output.put(&file.path, bytes.clone())).await?;
+                }
+                _ => is_same = false,
+            }
+        }
+        is_same &= computed.files.len() == stored.files.len();
+        for (name, bytes) in &computed.files {
+            match stored.files.get(name) {
+                Some(file) if file.checksum == ContentHash::of(bytes) => {
                     retrying(self.shutdown, || self.output.put(&file.path, bytes.clone())).await?;
                 }
                 _ => is_same = false,

@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gleaner_schemas::{PhaseManifest, RunId, TableFile, Version};
+use gleaner_schemas::{PhaseManifest, RunId, TableFile, Version, VersionStage};
 use gleaner_storage::{Created, Output, OutputError, layout};
+use gleaner_workers::language_model::{ModelFacts, ModelPlace};
+use gleaner_workers::train_language_model;
+use serde::Deserialize as _;
 
 use crate::losers;
 
@@ -20,14 +23,35 @@ pub async fn lost<'f>(
     output: &Output,
     files: &'f [TableFile],
 ) -> Result<Vec<&'f TableFile>, OutputError> {
-    let folders: BTreeSet<&str> = files.iter().map(|it| layout::folder_of(&it.path)).collect();
-    let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+    let folders = files.iter().map(|it| layout::folder_of(&it.path)).collect();
+    let sizes = sizes(output, folders).await?;
+    let is_lost = |file: &&TableFile| sizes.get(&file.path) != Some(&file.bytes);
+    Ok(files.iter().filter(is_lost).collect())
+}
+
+/// Whether any of these objects, paths and sizes, is gone or has another size than it had.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn are_lost(output: &Output, objects: &[(&str, u64)]) -> Result<bool, OutputError> {
+    let folders = objects.iter().map(|(path, _)| layout::folder_of(path));
+    let sizes = sizes(output, folders.collect()).await?;
+    let mut objects = objects.iter();
+    Ok(objects.any(|(path, bytes)| sizes.get(*path) != Some(bytes)))
+}
+
+/// Sizes of all objects below folders.
+async fn sizes(
+    output: &Output,
+    folders: BTreeSet<&str>,
+) -> Result<BTreeMap<String, u64>, OutputError> {
+    let mut sizes = BTreeMap::new();
     for folder in folders {
         let listed = output.list(folder).await?;
         sizes.extend(listed.into_iter().map(|object| (object.path, object.bytes)));
     }
-    let is_lost = |file: &&TableFile| sizes.get(&file.path) != Some(&file.bytes);
-    Ok(files.iter().filter(is_lost).collect())
+    Ok(sizes)
 }
 
 /// Numbers of a manifest's attempts whose objects are gone, or have another size than they had.
@@ -88,6 +112,13 @@ pub async fn put_back(
     Ok(is_whole)
 }
 
+/// The language model that a stage of a version trained.
+#[must_use]
+pub fn trained_model(stage: &VersionStage) -> Option<ModelFacts> {
+    let facts = (stage.kind == train_language_model::KIND).then(|| stage.facts.get("model"))??;
+    ModelFacts::deserialize(facts).ok()
+}
+
 /// Stages whose published model, which stays as it is, is gone.
 ///
 /// # Errors
@@ -104,6 +135,20 @@ pub async fn lost_models(
             && !lost(output, &table.files).await?.is_empty()
         {
             stages.insert(stage.to_owned());
+        }
+    }
+    for (name, stage) in &version.stages {
+        let Some(model) = trained_model(stage) else {
+            continue;
+        };
+        let files = model.files.iter().filter_map(|file| match &file.place {
+            ModelPlace::Path(path) => Some((path.as_str(), file.bytes)),
+            ModelPlace::Uri(_) => None,
+        });
+        let table = version.tables.get(name).into_iter();
+        let table = table.flat_map(|it| &it.files).map(|it| (it.path.as_str(), it.bytes));
+        if are_lost(output, &files.chain(table).collect::<Vec<_>>()).await? {
+            stages.insert(name.clone());
         }
     }
     Ok(stages)

@@ -91,7 +91,7 @@ impl From<JobError> for RunError {
 impl From<Failure> for RunError {
     fn from(failure: Failure) -> Self {
         match failure.kind {
-            FailureKind::Transient | FailureKind::Endpoint => {
+            FailureKind::Transient | FailureKind::Timeout | FailureKind::Endpoint => {
                 Self::Unreachable(failure.to_string())
             }
             FailureKind::Budget => Self::BudgetSpent(failure.to_string()),

@@ -114,7 +114,7 @@ pub async fn run(driver: &Driver<'_>, query: &Query<'_>) -> Result<Option<QueryT
         }
     };
     let files: Vec<TableFile> = result.tables.values().cloned().collect();
-    let schema = crate::phase_input::read_schema(driver.output, &files).await?;
+    let schema = crate::phase_input::read_schema(driver.output, shutdown, &files).await?;
     Ok(Some(QueryTable {
         schema,
         files,
@@ -271,10 +271,11 @@ fn query_id(
         .flat_map(|stage| &stage.tables)
         .map(|(name, files)| (name, files.iter().map(|file| &file.checksum).collect()))
         .collect();
-    let identities: Vec<_> = corpus
+    // Rows may hold the files' names, and ids made of them.
+    let files: Vec<_> = corpus
         .files
         .iter()
-        .map(|file| &file.file.identity)
+        .map(|file| (&file.file.name, &file.file.identity))
         .collect();
-    Fingerprint::of("query", &(sql, contents, identities))
+    Fingerprint::of("query", &(sql, contents, files))
 }

@@ -32,7 +32,8 @@ pub async fn read(
         .await
 }
 
-fn failed(output: &Output, path: &str, error: ParquetError) -> OutputError {
+/// Why the footer of an object could not be read: the store's fault, or the object's.
+pub(crate) fn failed(output: &Output, path: &str, error: ParquetError) -> OutputError {
     let uri = output.uri_of(path);
     match error {
         ParquetError::External(source) => OutputError::Store {

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// Store, network, throttling, timeout, worker lost: try again, later.
+    /// Store, network, throttling: what is outside cannot be reached. Try again, later; nothing is
+    /// wrong with the task, so a run does not publish without it.
     Transient,
+    /// The task took too long, or no worker that took it was heard of again: try again, a few times.
+    Timeout,
     /// The slot's memory budget was exceeded: try with a smaller shard or a larger budget.
     Memory,
     /// Parameters, columns or contents: trying again cannot help.
@@ -25,6 +28,12 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Whether it may not happen again when the very same is tried.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Transient | Self::Timeout)
+    }
+
     /// Whether the run ends for it, whatever task it happened to.
     #[must_use]
     pub fn ends_run(self) -> bool {
@@ -36,6 +45,7 @@ impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Transient => "transient",
+            Self::Timeout => "timeout",
             Self::Memory => "memory",
             Self::Permanent => "permanent",
             Self::Access => "access",

@@ -232,9 +232,9 @@ impl PhasePlan {
         let slices: Vec<_> = shard
             .slices
             .iter()
-            .map(|slice| (&slice.file.identity, slice.row_groups))
+            .map(|slice| (named(&slice.file), slice.row_groups))
             .collect();
-        let companions: Vec<_> = shard.companions.iter().map(|file| &file.identity).collect();
+        let companions: Vec<_> = shard.companions.iter().map(|file| named(file)).collect();
         let reads_documents = matches!(self.reader, Reader::Documents { .. });
         Fingerprint::of(
             "task",
@@ -393,10 +393,82 @@ impl TaskMessage {
     pub const PASSED_ON_MAX: u32 = 1000;
 }
 
+/// What rows depend on of a file: they hold its name, and ids made of it.
+fn named(file: &SourceFile) -> (&String, &String) {
+    (&file.name, &file.identity)
+}
+
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, identity: &str) -> Arc<SourceFile> {
+        Arc::new(SourceFile {
+            name: name.to_owned(),
+            uri: "file:///corpus/a.parquet".to_owned(),
+            format: FileFormat::Parquet,
+            bytes: 1,
+            identity: identity.to_owned(),
+            etag: None,
+        })
+    }
+
+    /// Rows hold the names of files, and ids made of them.
+    #[test]
+    fn a_task_depends_on_names_and_versions_of_its_files() {
+        let plan = PhasePlan {
+            format: PhasePlan::FORMAT,
+            stage: "stage".to_owned(),
+            kind: "kind".to_owned(),
+            code_version: 1,
+            phase: "phase".to_owned(),
+            params: Value::Null,
+            side_inputs: Vec::new(),
+            reader: Reader::Table {
+                columns: Vec::new(),
+            },
+            folder: "stage".to_owned(),
+            n_tasks: 1,
+            n_rows: None,
+            bytes: 1,
+            memory_bytes: 1,
+            task_timeout_ms: 1,
+            is_whole: false,
+        };
+        let id = |file: Arc<SourceFile>, companion: Arc<SourceFile>| {
+            let slice = Slice {
+                file,
+                row_groups: None,
+                first_row: 0,
+                n_rows: None,
+                bytes: 1,
+                row_group_facts: Vec::new(),
+            };
+            plan.task_id(&Shard {
+                slices: vec![slice],
+                companions: vec![companion],
+            })
+        };
+        let of = |names: [&str; 2], identities: [&str; 2]| {
+            id(file(names[0], identities[0]), file(names[1], identities[1]))
+        };
+        let base = of(["a", "b"], ["1", "2"]);
+        assert_eq!(of(["a", "b"], ["1", "2"]), base);
+        for (names, identities) in [
+            (["c", "b"], ["1", "2"]),
+            (["a", "c"], ["1", "2"]),
+            (["a", "b"], ["3", "2"]),
+            (["a", "b"], ["1", "3"]),
+        ] {
+            assert_ne!(of(names, identities), base, "{names:?} {identities:?}");
+        }
+    }
 }

@@ -382,6 +382,30 @@ fn the_model_of_another_job_scores_new_data_by_the_old_estimate() {
         .says("buckets");
 }
 
+/// Rows hold names of files as the job gives them, and rows of later stages point to files by them.
+#[test]
+fn files_that_the_job_names_otherwise_give_rows_that_name_them_so() {
+    let workspace = workspace(&documents(2));
+    let further = "  chosen: {kind: select, by: weights.log_weight, method: top_k, documents: 9, \
+                   materialize: true}\n  sources: {kind: query, sql: 'SELECT input_file FROM \
+                   corpus'}\n";
+    workspace.write("job.yaml", job("[corpus/*]", "", further));
+    let _ = workspace.run(&[]).expect(0);
+    let folder = workspace.path().display().to_string();
+    let absolute = format!("['{folder}/corpus/*']");
+    workspace.write("job.yaml", job(&absolute, "", further));
+    let _ = workspace.run(&[]).expect(0);
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+    for table in ["weights", "chosen", "sources"] {
+        let rows = workspace.sql(&format!("SELECT DISTINCT input_file FROM {table}"));
+        assert!(!rows.is_empty(), "{table}");
+        for row in rows {
+            let name = row["input_file"].as_str().unwrap();
+            assert!(name.starts_with(&folder), "{table}: {name}");
+        }
+    }
+}
+
 #[test]
 fn rows_do_not_depend_on_tasks_workers_or_the_order_of_files() {
     let workspace = workspace(&documents(4));

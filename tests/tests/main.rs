@@ -26,6 +26,7 @@ mod layouts;
 mod lineage;
 mod memory;
 mod observability;
+mod overtaken;
 mod page_checksums;
 mod prompt;
 mod pruning;

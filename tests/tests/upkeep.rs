@@ -388,6 +388,21 @@ fn gc_keeps_the_work_of_a_run_that_will_go_on() {
     assert_eq!(verify(&workspace, 0)["zombies"], json!([]));
 }
 
+/// What is made again counts as what was there.
+#[test]
+fn rows_that_are_not_allowed_are_not_allowed_when_objects_come_back_either() {
+    let (workspace, _) = small::workspace();
+    let strict = ["--set", "allow.rejected_rows=0"];
+    let _ = workspace.run(&strict).expect(3).says("rows were rejected");
+    for _ in 0..2 {
+        fs::remove_dir_all(workspace.path().join("out/weights")).unwrap();
+        let _ = workspace.run(&strict).expect(3).says("rows were rejected");
+        assert_eq!(workspace.contents("out/weights").len(), small::FILES);
+    }
+    assert!(!workspace.path().join("out/manifest.json").exists());
+    assert_eq!(workspace.summary(&[])["version"], 1);
+}
+
 /// Another run has begun; what it wrote is named by nothing yet.
 #[test]
 fn gc_leaves_what_a_running_job_writes() {

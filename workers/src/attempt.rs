@@ -300,7 +300,7 @@ impl Workbench {
             message.push_str(&self.hung(&planned.task.id, grace));
         }
         Err(Failed::TimedOut(Failure::new(
-            FailureKind::Transient,
+            FailureKind::Timeout,
             message,
         )))
     }

@@ -1,7 +1,7 @@
 //! Records of attempts, for people. They are written together, so that they cost few requests;
 //! a worker that is killed loses those that it had not yet written, and nothing depends on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,8 +41,34 @@ pub struct AttemptLog {
 #[derive(Debug, Default)]
 struct State {
     pending: BTreeMap<(String, RunId), Pending>,
+    /// Objects that were to be written and may be there or not: written again, they are the same.
+    unwritten: Vec<Batch>,
+    /// Records of both.
     n_pending: usize,
     next_sequence: u64,
+}
+
+/// An object of records.
+#[derive(Debug)]
+struct Batch {
+    run: RunId,
+    sequence: u64,
+    records: Pending,
+}
+
+/// Objects on their way to the store. What of it is not there when this is dropped, in the middle of a
+/// write too, waits for the next one.
+struct OnItsWay<'a> {
+    log: &'a AttemptLog,
+    batches: VecDeque<Batch>,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        let mut state = self.log.lock();
+        let batches = self.batches.drain(..);
+        state.unwritten.extend(batches);
+    }
 }
 
 #[derive(Debug)]
@@ -109,17 +135,34 @@ impl AttemptLog {
     /// Writes records that have waited long enough, or all. Those that cannot be written wait for
     /// the next call.
     pub async fn write(&self, all: bool) {
-        for (key, pending, sequence) in self.take(all) {
-            let path = layout::attempt_records(&key.1, &self.worker, sequence);
-            let put = pending.output.put(&path, lines(&pending.records)).await;
-            if let Err(error) = put {
-                tracing::warn!(%error, run = %key.1, "cannot record attempts, trying again later");
-                self.put_back(key, pending);
+        let mut on_its_way = OnItsWay {
+            log: self,
+            batches: self.take(all),
+        };
+        for _ in 0..on_its_way.batches.len() {
+            let Some(batch) = on_its_way.batches.front() else {
+                return;
+            };
+            let path = layout::attempt_records(&batch.run, &self.worker, batch.sequence);
+            let records = &batch.records;
+            let put = records.output.put(&path, lines(&records.records)).await;
+            let Some(mut batch) = on_its_way.batches.pop_front() else {
+                return;
+            };
+            let mut state = self.lock();
+            match put {
+                Ok(()) => state.n_pending -= batch.records.records.len(),
+                Err(error) => {
+                    tracing::warn!(%error, run = %batch.run, "cannot record attempts, trying again later");
+                    // Not due at once: whatever is in the way stays there for a while.
+                    batch.records.since = Instant::now();
+                    state.unwritten.push(batch);
+                }
             }
         }
     }
 
-    fn take(&self, all: bool) -> Vec<((String, RunId), Pending, u64)> {
+    fn take(&self, all: bool) -> VecDeque<Batch> {
         let mut state = self.lock();
         let is_due = |pending: &Pending| {
             all || pending.records.len() >= RECORDS_PER_OBJECT
@@ -131,26 +174,23 @@ impl AttemptLog {
             .filter(|(_, pending)| is_due(pending))
             .map(|(key, _)| key.clone())
             .collect();
-        due.into_iter()
-            .filter_map(|key| {
-                let pending = state.pending.remove(&key)?;
-                state.n_pending -= pending.records.len();
+        let unwritten = std::mem::take(&mut state.unwritten).into_iter();
+        let (again, not_due): (Vec<Batch>, Vec<Batch>) =
+            unwritten.partition(|it| all || it.records.since.elapsed() >= RECORD_AGE_MAX);
+        state.unwritten = not_due;
+        let mut batches = VecDeque::from(again);
+        for key in due {
+            if let Some(records) = state.pending.remove(&key) {
                 let sequence = state.next_sequence;
                 state.next_sequence += 1;
-                Some((key, pending, sequence))
-            })
-            .collect()
-    }
-
-    fn put_back(&self, key: (String, RunId), mut older: Pending) {
-        let mut state = self.lock();
-        state.n_pending += older.records.len();
-        // Not due at once: whatever is in the way stays there for a while.
-        older.since = Instant::now();
-        if let Some(newer) = state.pending.remove(&key) {
-            older.records.extend(newer.records);
+                batches.push_back(Batch {
+                    run: key.1,
+                    sequence,
+                    records,
+                });
+            }
         }
-        state.pending.insert(key, older);
+        batches
     }
 
     /// A thread that panicked under the lock leaves at most a wrong count behind.
@@ -215,6 +255,7 @@ mod tests {
     use gleaner_schemas::{AttemptOutcome, Fingerprint};
     use gleaner_storage::Stores;
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
 
@@ -293,6 +334,34 @@ mod tests {
         assert_eq!(log.lock().n_pending, RECORDS_MAX);
         log.add(&broken, &run, record(0));
         assert_eq!(log.lock().n_pending, RECORDS_MAX);
+    }
+
+    /// As a worker does that ends while it writes.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_dropped_loses_nothing_and_doubles_nothing() {
+        let second = Duration::from_secs(1);
+        let slow = ThrottleConfig {
+            wait_put_per_call: 2 * second,
+            ..ThrottleConfig::default()
+        };
+        let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+        let stores = Stores::from_env().with("sim://store", store);
+        let (output, log) = (Output::open(&stores, "sim://store/out").unwrap(), log());
+        for number in 0..3 {
+            log.add(&output, &RunId::new(1 + number % 2), record(number));
+        }
+        // In the middle of the first object, then of the second.
+        for (limit, n_written) in [(second, 0), (3 * second, 1)] {
+            assert!(tokio::time::timeout(limit, log.write(true)).await.is_err());
+            assert_eq!(output.list(layout::RUNS).await.unwrap().len(), n_written);
+        }
+        log.add(&output, &RunId::new(1), record(3));
+        log.write(true).await;
+        let written = written(&output).await;
+        let mut numbers: Vec<u64> = written.iter().map(|record| record.bytes_in).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3]);
+        assert_eq!(log.lock().n_pending, 0);
     }
 
     #[test]

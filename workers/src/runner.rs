@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use gleaner_queue::{Delivery, QueueError, TaskQueue};
-use gleaner_schemas::{FailureKind, TaskMessage, metric};
+use gleaner_schemas::{Failure, FailureKind, TaskMessage, metric};
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
@@ -174,8 +174,7 @@ impl Run<'_> {
             };
             match received {
                 Ok(delivery) if !self.takes(&delivery.task) => {
-                    tracing::debug!(kind = delivery.task.kind, "left to other workers");
-                    self.pass_on(delivery, "kind").await;
+                    self.leave_kind(delivery).await;
                     foreign.wait(entropy, &self.stop).await;
                 }
                 Ok(delivery) => match self.handle(delivery).await {
@@ -204,6 +203,36 @@ impl Run<'_> {
     fn takes(&self, message: &TaskMessage) -> bool {
         let kinds = self.worker.options.kinds.as_ref();
         kinds.is_none_or(|kinds| kinds.contains(&message.kind))
+    }
+
+    /// Leaves a task of a kind that this worker does not take to others, and tells its coordinator: who
+    /// has no other workers waits for nothing.
+    async fn leave_kind(&self, delivery: Delivery) {
+        let kind = &delivery.task.kind;
+        tracing::debug!(kind, "left to other workers");
+        let kinds = self.worker.options.kinds.iter().flatten();
+        let kinds: Vec<&str> = kinds.map(String::as_str).collect();
+        let failure = Failure::new(
+            FailureKind::Permanent,
+            format!(
+                "it takes only {} (`--stages`), and the tasks are of the kind {kind}; start workers \
+                 that take that kind too",
+                kinds.join(", ")
+            ),
+        );
+        self.report(&delivery.task, &failure, false).await;
+        self.pass_on(delivery, "kind").await;
+    }
+
+    /// Tells the coordinator of a task why it is left to others, if that is due. Whether for the first
+    /// time.
+    async fn report(&self, task: &TaskMessage, failure: &Failure, is_of_task: bool) -> bool {
+        let Worker { queue, options, .. } = self.worker;
+        let log = options.attempts.as_deref();
+        let name = log.map_or("a worker", AttemptLog::worker);
+        self.refusals
+            .report(&**queue, task, name, failure, is_of_task)
+            .await
     }
 
     /// Sees to it that a delivery ends, with all that is logged within the spans of its task.
@@ -329,19 +358,14 @@ impl Run<'_> {
             .trouble
             .unsettled(&delivery.task.output, unsettled);
         let is_first = match failure.kind {
-            FailureKind::Transient => false,
+            FailureKind::Transient | FailureKind::Timeout => false,
             FailureKind::Memory
             | FailureKind::Permanent
             | FailureKind::Access
             | FailureKind::Endpoint
             | FailureKind::Budget => {
-                let Worker { queue, options, .. } = self.worker;
-                let log = options.attempts.as_deref();
-                let name = log.map_or("a worker", AttemptLog::worker);
-                let of_task = *blame == Blame::Access;
-                self.refusals
-                    .report(&**queue, &delivery.task, name, failure, of_task)
-                    .await
+                let is_of_task = *blame == Blame::Access;
+                self.report(&delivery.task, failure, is_of_task).await
             }
         };
         match blame {

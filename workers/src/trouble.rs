@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gleaner_schemas::{Failure, FailureKind};
+use gleaner_schemas::Failure;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -61,7 +61,7 @@ impl Trouble {
     /// A task came to nothing in its output.
     pub(crate) fn unsettled(&self, output: &str, unsettled: &Unsettled) {
         let Unsettled { failure, blame } = unsettled;
-        if failure.kind == FailureKind::Transient {
+        if failure.kind.may_pass() {
             return;
         }
         match blame {
@@ -108,6 +108,8 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
+    use gleaner_schemas::FailureKind;
+
     use super::*;
 
     fn denied() -> Unsettled {

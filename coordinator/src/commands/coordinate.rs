@@ -223,7 +223,8 @@ impl Coordinator<'_> {
             run: driver.run,
             now: chrono::Utc::now(),
         };
-        let version = ready.version(self.output).await.ok()?;
+        let shutdown = &self.environment.shutdown;
+        let version = ready.version(self.output, shutdown).await.ok()?;
         let is_same = version.content() == published.content();
         let is_copied = publish::is_copied(self.output, published.number).await;
         let has_card = card::is_written(self.output, published.number).await;

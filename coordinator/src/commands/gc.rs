@@ -1,10 +1,16 @@
 //! `gleaner gc`: removes what no published version needs.
 //!
 //! Kept are: every version, or the newest few, and what they name; the work of the newest run, if
-//! that run did not publish (it will go on where it was), and of runs that may be going on; and the inner results of the run that published the
-//! newest version, which make the next refresh cheap. Everything else is work that lost or that
-//! nobody will ask for. Versions, manifests and results go before the objects that they name, so that a
-//! `gc` that is killed leaves nothing that names what is not there.
+//! that run did not publish (it will go on where it was); everything of the stages of runs that may be
+//! going on; and the inner results of the run that published the newest version, which make the next
+//! refresh cheap. Everything else is work that lost or that nobody will ask for. Versions, manifests and
+//! results go before the objects that they name, so that a `gc` that is killed leaves nothing that names
+//! what is not there.
+//!
+//! A run may publish, and end, between any two looks of `gc`. So it looks at the runs first and at the
+//! versions then: a run that has ended has published before, and its version is among those that are
+//! read; of one that has not, everything stays that it may come upon, which may be older than the last
+//! publication (a job whose parameters were set back). Runs that begin later wait ([`crate::sweep`]).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,7 +25,7 @@ use gleaner_workers::language_model::{ModelFacts, ModelPlace};
 use serde::{Deserialize as _, Serialize};
 
 use crate::commands::gc_runs::Runs;
-use crate::journal::{PhaseStarted, RunEnded};
+use crate::journal::{PhaseStarted, RunEnded, RunStarted};
 use crate::progress::{bytes, count};
 use crate::run_error::RunError;
 use crate::sweep::Sweep;
@@ -27,8 +33,8 @@ use crate::sweep::Sweep;
 /// Objects read or removed at a time.
 const AT_A_TIME: usize = 32;
 
-/// Objects removed between two looks at the time.
-const BATCH: usize = 1000;
+/// Looks at an output in which runs publish all the time.
+const LOOKS_MAX: usize = 10;
 
 /// A writer that has not written for this long was killed.
 const STAGED_AGE: Duration = Duration::from_secs(60);
@@ -44,6 +50,8 @@ pub struct GcReport {
     pub bytes: u64,
     /// Objects that stay.
     pub n_kept: u64,
+    /// Runs that may be going on: what their stages wrote stays.
+    pub at_work: Vec<RunId>,
 }
 
 /// Removes what is not needed by the newest `n_versions` versions; by all, if it is `None`.
@@ -58,18 +66,45 @@ pub async fn gc(
     entropy: &dyn Entropy,
 ) -> Result<GcReport, RunError> {
     if dry_run {
-        return Ok(Found::look(output, n_versions).await?.report(true));
+        let found = Found::look(output, n_versions).await?;
+        let removable = found.removable.iter().flatten().cloned().collect();
+        return Ok(found.report(removable, true));
     }
     let mut sweep = Sweep::announce(output, entropy).await?;
-    let swept = async {
-        let found = Found::look(output, n_versions).await?;
-        found.remove(output, &mut sweep, entropy).await?;
-        output.remove_staged(STAGED_AGE).await?;
-        Ok(found.report(false))
-    };
-    let swept = swept.await;
+    let swept = sweep_output(output, n_versions, &mut sweep, entropy).await;
     sweep.end(output).await?;
+    // Writers beside it rename such files while they are looked at; those that stay go the next time.
+    if let Err(error) = output.remove_staged(STAGED_AGE).await {
+        tracing::warn!(%error, "cannot remove what writers that were killed left half-written");
+    }
     swept
+}
+
+async fn sweep_output(
+    output: &Output,
+    n_versions: Option<NonZeroUsize>,
+    sweep: &mut Sweep,
+    entropy: &dyn Entropy,
+) -> Result<GcReport, RunError> {
+    let mut removed = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        let found = Found::look(output, n_versions).await?;
+        let removal = found.remove(output, sweep, entropy, &mut removed);
+        if let Removal::Done = removal.await? {
+            return Ok(found.report(removed, false));
+        }
+    }
+    Err(RunError::usage(
+        format!("runs have published {LOOKS_MAX} times while gc looked at the output"),
+        "nothing that is needed was removed; run gc again when there is less going on",
+    ))
+}
+
+/// How far a removal came.
+enum Removal {
+    Done,
+    /// Another version was published: what is needed has to be found out anew.
+    Outdated,
 }
 
 /// What is needed, and what is not.
@@ -93,7 +128,8 @@ impl Found {
             if object.path.starts_with(layout::SWEEPS) {
                 continue;
             }
-            if keep.may_need(&object) || keep.keeps(output, &object.path).await? {
+            let path = object.path.as_str();
+            if keep.may_need(&object) || keep.is_at_work(path) || keep.keeps(output, path).await? {
                 n_kept += 1;
             } else if object.path.ends_with(".json")
                 && layout::parse_manifest_chunk(&object.path).is_none()
@@ -110,48 +146,62 @@ impl Found {
         })
     }
 
+    /// Removes what is not needed, and adds it to `removed`.
     async fn remove(
         &self,
         output: &Output,
         sweep: &mut Sweep,
         entropy: &dyn Entropy,
-    ) -> Result<(), RunError> {
-        self.check_runs(output).await?;
-        for objects in &self.removable {
-            for batch in objects.chunks(BATCH) {
-                if sweep.is_old() {
-                    let next = Sweep::announce(output, entropy).await?;
-                    std::mem::replace(sweep, next).end(output).await?;
-                    self.check_runs(output).await?;
+        removed: &mut Vec<ListedObject>,
+    ) -> Result<Removal, RunError> {
+        if self.is_outdated(output).await? {
+            return Ok(Removal::Outdated);
+        }
+        for objects in self.removable.iter().flat_map(|it| it.chunks(AT_A_TIME)) {
+            // Before each deletion: a store that is slow or throttles takes its time.
+            if sweep.is_old() {
+                let next = Sweep::announce(output, entropy).await?;
+                std::mem::replace(sweep, next).end(output).await?;
+                if self.is_outdated(output).await? {
+                    return Ok(Removal::Outdated);
                 }
-                let paths = batch.iter().map(|object| object.path.clone()).collect();
-                Output::map_concurrently(paths, AT_A_TIME, |path| async move {
-                    output.delete(&path).await
-                })
-                .await?;
             }
+            let paths = objects.iter().map(|object| object.path.clone()).collect();
+            Output::map_concurrently(paths, AT_A_TIME, |path| async move {
+                output.delete(&path).await
+            })
+            .await?;
+            removed.extend_from_slice(objects);
         }
-        Ok(())
+        Ok(Removal::Done)
     }
 
-    /// Runs that begin from now on wait for the sweep's end.
-    async fn check_runs(&self, output: &Output) -> Result<(), RunError> {
-        if Runs::read(output).await?.newest() == self.keep.newest {
-            return Ok(());
+    /// Whether a version was published, or removed, since.
+    ///
+    /// # Errors
+    ///
+    /// Of the store, or if a run has begun. Those that begin from now on wait for the sweep's end.
+    async fn is_outdated(&self, output: &Output) -> Result<bool, RunError> {
+        let runs = Runs::read(output).await?;
+        if runs.started_ms.keys().any(|it| !self.keep.known.contains(it)) {
+            return Err(RunError::usage(
+                "a run has begun while gc looked at the output; nothing that it may need was removed",
+                "run gc again when the run has begun its work, or has ended",
+            ));
         }
-        Err(RunError::usage(
-            "a run has begun while gc looked at the output; nothing that it may need was removed",
-            "run gc again when the run has begun its work, or has ended",
-        ))
+        let mut numbers = output.version_numbers().await?;
+        // Those that are removed themselves.
+        numbers.retain(|number| !self.keep.outlived.contains(number));
+        Ok(!numbers.iter().eq(&self.keep.versions))
     }
 
-    fn report(self, dry_run: bool) -> GcReport {
-        let removed: Vec<ListedObject> = self.removable.into_iter().flatten().collect();
+    fn report(self, removed: Vec<ListedObject>, dry_run: bool) -> GcReport {
         GcReport {
             dry_run,
             bytes: removed.iter().map(|object| object.bytes).sum(),
             removed: removed.into_iter().map(|object| object.path).collect(),
             n_kept: self.n_kept,
+            at_work: self.keep.at_work.into_iter().collect(),
         }
     }
 }
@@ -160,13 +210,18 @@ impl Found {
 #[derive(Debug, Default)]
 struct Keep {
     versions: BTreeSet<u64>,
+    /// Versions that do not stay.
+    outlived: BTreeSet<u64>,
     paths: BTreeSet<String>,
     /// Folders in which everything stays.
     folders: BTreeSet<String>,
     plans: BTreeSet<PlanId>,
     runs: BTreeSet<RunId>,
-    /// The run that was announced last.
-    newest: BTreeSet<RunId>,
+    /// All runs that had been announced.
+    known: BTreeSet<RunId>,
+    /// Runs that may be going on, and their stages.
+    at_work: BTreeSet<RunId>,
+    stages: BTreeSet<String>,
     /// Manifests of phases, and their chunks.
     manifests: BTreeSet<String>,
     /// Since when objects may be named by a run that goes on: the newest, if it did not publish,
@@ -177,9 +232,12 @@ struct Keep {
 impl Keep {
     async fn read(output: &Output, n_versions: Option<NonZeroUsize>) -> Result<Self, RunError> {
         let mut keep = Self::default();
+        // In this order: what a run published before it ended is there when the versions are read.
+        let runs = Runs::read(output).await?;
         let mut numbers = output.version_numbers().await?;
         if let Some(n_versions) = n_versions {
-            numbers.drain(..numbers.len().saturating_sub(n_versions.get()));
+            let outlived = numbers.drain(..numbers.len().saturating_sub(n_versions.get()));
+            keep.outlived = outlived.collect();
         }
         keep.versions = numbers.iter().copied().collect();
         let versions =
@@ -215,10 +273,15 @@ impl Keep {
                 keep.folders.insert(phase.folder);
             }
         }
-        let runs = Runs::read(output).await?;
-        keep.newest = runs.newest();
-        let mut unfinished: BTreeSet<RunId> = runs.alive().cloned().collect();
-        for run in &keep.newest {
+        keep.known = runs.started_ms.keys().cloned().collect();
+        keep.at_work = runs.alive().cloned().collect();
+        for run in &keep.at_work {
+            let start = layout::run_event(run, layout::RUN_STARTED);
+            let started: Option<RunStarted> = output.get_json(&start, "event of a run").await?;
+            keep.stages.extend(started.into_iter().flat_map(|it| it.stages));
+        }
+        let mut unfinished = keep.at_work.clone();
+        for run in &runs.newest() {
             keep.runs.insert(run.clone());
             let end = layout::run_event(run, layout::RUN_ENDED);
             let ended: Option<RunEnded> = output.get_json(&end, "event of a run").await?;
@@ -335,6 +398,13 @@ impl Keep {
         Ok(())
     }
 
+    /// Whether the object is of a stage of a run that may be going on: it may come upon whatever is
+    /// there, however old.
+    fn is_at_work(&self, path: &str) -> bool {
+        let mut stages = self.stages.iter();
+        stages.any(|stage| layout::is_of_stage(path, stage))
+    }
+
     /// Whether a run that goes on may name the object, or read it.
     fn may_need(&self, object: &ListedObject) -> bool {
         self.since_ms
@@ -370,6 +440,12 @@ impl GcReport {
         for path in &self.removed {
             let _ = writeln!(text, "{path}");
         }
+        for run in &self.at_work {
+            let _ = writeln!(
+                text,
+                "run {run} may be going on: what its stages wrote stays"
+            );
+        }
         let _ = writeln!(
             text,
             "{} {} objects, {}; {} stay",
@@ -385,3 +461,6 @@ impl GcReport {
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,9 @@ pub async fn load_inputs(
     workers: ExpectedWorkers,
 ) -> Result<JobInputs, RunError> {
     let job = &checked.job;
+    // Before anything is listed: a version that appears from now on may be of newer inputs, and must be
+    // unknown to whoever publishes what these yield.
+    let (published, lost_models) = newest(output).await?;
     let corpus = inputs::load(stores, job, base_dir, "corpus", &job.file.corpus).await?;
     let (datasets, dataset_rows) = load_datasets(stores, checked, base_dir).await?;
     let mut others = BTreeMap::new();
@@ -170,7 +173,6 @@ pub async fn load_inputs(
     }
     let forecasts = forecasts(checked, &corpus, &datasets, &models, workers)?;
     let models = models.into_iter().map(|(text, model)| (text, model.facts));
-    let (published, lost_models) = newest(output).await?;
     Ok(JobInputs {
         corpus,
         datasets,

@@ -92,7 +92,7 @@ impl Dispatcher<'_> {
                 .entry(task)
                 .and_modify(|(n_failures, kept)| {
                     *n_failures += 1;
-                    if failure.kind != FailureKind::Transient {
+                    if !failure.kind.may_pass() {
                         *kept = failure.clone();
                     }
                 })

@@ -62,24 +62,18 @@ impl Driver<'_> {
                 }
                 _ => Vec::new(),
             };
-            let stored = match (stored, self.mode) {
-                // To be made again: to `gleaner plan` these tasks are open.
-                (Some(_), Mode::Plan) if !lost.is_empty() => None,
-                (Some(manifest), Mode::Run) if !lost.is_empty() => {
+            // To be made again: to `gleaner plan` these tasks are open.
+            let stored = stored.filter(|_| self.mode == Mode::Run || lost.is_empty());
+            let manifest = match (stored, self.mode) {
+                (Some(manifest), _) if !lost.is_empty() => {
                     let dispatcher = self.dispatcher(checked, &phase.name, started);
                     let planned = (&plan, &plan_id, tasks.as_slice());
                     let restored = self.restore(&dispatcher, planned, manifest, &lost).await?;
                     let Some(outcome) = restored else { continue };
                     progress.reuse.n_reused += outcome.n_reused;
                     progress.work += outcome.work;
-                    progress.reuse.n_tasks += plan.n_tasks;
-                    let manifest = Arc::new(outcome.manifest);
-                    progress.keep(&phase, &plan.folder, &manifest);
-                    return Ok(None);
+                    outcome.manifest
                 }
-                (stored, _) => stored,
-            };
-            let manifest = match (stored, self.mode) {
                 (Some(manifest), mode) => {
                     progress.reuse.n_reused += plan.n_tasks;
                     if mode == Mode::Run {

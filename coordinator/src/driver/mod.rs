@@ -42,6 +42,7 @@ use crate::observation::Observation;
 use crate::phase_input;
 use crate::progress::Progress;
 use crate::reduce::{PlannedReduce, Reducer};
+use crate::restore;
 use crate::run_error::RunError;
 use crate::sql_stage;
 
@@ -335,6 +336,7 @@ impl Driver<'_> {
         outcome: Outcome,
         progress: StageProgress,
     ) -> Result<FinishedStage, RunError> {
+        let shutdown = &self.environment.shutdown;
         let (schema, files, lanes) = match (&progress.sql, &progress.table) {
             (Some((schema, files)), _) => {
                 let rows = files.iter().map(|file| file.rows).sum();
@@ -347,7 +349,7 @@ impl Driver<'_> {
             }
             (None, Some(manifest)) => {
                 let files: Vec<TableFile> = manifest.attempts.iter().map(table_file).collect();
-                let schema = phase_input::read_schema(self.output, &files).await?;
+                let schema = phase_input::read_schema(self.output, shutdown, &files).await?;
                 (schema, files, manifest.lanes)
             }
             (None, None) => {
@@ -358,7 +360,7 @@ impl Driver<'_> {
                     )));
                 };
                 let files = self.outcome_table(&checked.name, table, &progress)?;
-                let schema = phase_input::read_schema(self.output, &files).await?;
+                let schema = phase_input::read_schema(self.output, shutdown, &files).await?;
                 (schema, files, *lanes)
             }
         };
@@ -418,6 +420,9 @@ impl Driver<'_> {
         checked: &CheckedStage,
         finished: &FinishedStage,
     ) -> Result<(), RunError> {
+        if checked.stage.params()["refit"] == true {
+            return Ok(());
+        }
         let name = format!("{}_model", checked.name);
         let before = self.inputs.published.as_deref();
         let before = before.and_then(|version| version.tables.get(&name));
@@ -425,7 +430,15 @@ impl Driver<'_> {
             files.iter().map(|file| file.checksum.clone()).collect()
         };
         let now = finished.completed.tables.get(&name);
-        if before.map(|table| contents(&table.files)) == now.map(|files| contents(files)) {
+        let trained = self.inputs.published.as_deref();
+        let trained = trained.and_then(|version| version.stages.get(&checked.name));
+        let is_same_model = trained.is_none_or(|stage| {
+            restore::trained_model(stage).is_none()
+                || stage.facts.get("model") == finished.completed.facts.get("model")
+        });
+        let is_same_table =
+            before.map(|table| contents(&table.files)) == now.map(|files| contents(files));
+        if is_same_model && is_same_table {
             return Ok(());
         }
         Err(RunError::usage(
@@ -435,9 +448,9 @@ impl Driver<'_> {
                 checked.name
             ),
             format!(
-                "put back the files of {name}/ that `gleaner verify` names, or fit anew for good: \
+                "put back the files of {name}/ and {}/ that `gleaner verify` names, or fit anew for good: \
                  --set stages.{}.refit=true",
-                checked.name
+                checked.name, checked.name
             ),
         ))
     }

@@ -71,18 +71,23 @@ fn an_overdue_task_is_offered_again_then_quarantined() {
 }
 
 #[test]
-fn a_transient_failure_is_tried_again_after_a_pause_and_a_bounded_number_of_times() {
+fn a_failure_that_may_pass_is_tried_again_after_a_pause_and_a_bounded_number_of_times() {
+    for kind in [FailureKind::Transient, FailureKind::Timeout] {
+        is_tried_again(&failure(kind));
+    }
+}
+
+fn is_tried_again(transient: &Failure) {
     let ids = ids(1);
     let mut ledger = Ledger::new(&ids, OPTIONS);
-    let transient = failure(FailureKind::Transient);
     assert_eq!(ledger.offers(at(0), WINDOW, true), [0]);
-    ledger.failures_seen(&ids[0], 1, &transient, at(1));
+    ledger.failures_seen(&ids[0], 1, transient, at(1));
     assert_eq!(ledger.offers(at(1), WINDOW, true), NONE);
     assert_eq!(ledger.offers(at(2), WINDOW, true), [0]);
     // The same record seen again is no news.
-    ledger.failures_seen(&ids[0], 1, &transient, at(2));
+    ledger.failures_seen(&ids[0], 1, transient, at(2));
     assert_eq!(ledger.n_open(), 1);
-    ledger.failures_seen(&ids[0], 2, &transient, at(3));
+    ledger.failures_seen(&ids[0], 2, transient, at(3));
     assert!(ledger.is_complete());
     let given_up: Vec<_> = ledger.quarantined().map(|(idx, _, n)| (idx, n)).collect();
     assert_eq!(given_up, [(0, 2)]);

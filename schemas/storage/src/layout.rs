@@ -174,6 +174,23 @@ pub fn is_model_file(key: &str) -> bool {
     folder.ends_with("_model") && model.parse::<Fingerprint>().is_ok()
 }
 
+/// Whether an object is one of a stage: of its tables or models, of what its phases and reduces computed,
+/// or of what is known of these. Objects of a stage whose name starts with this one's and `_` are taken
+/// for its own.
+#[must_use]
+pub fn is_of_stage(key: &str, stage: &str) -> bool {
+    let parts: Vec<&str> = key.splitn(4, '/').collect();
+    match parts[..] {
+        [PRIVATE, "inner" | "manifests" | "plans" | "reduces", of, _] => of == stage,
+        [PRIVATE, ..] => false,
+        [table, _, ..] => {
+            let further = table.strip_prefix(stage);
+            further.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        }
+        _ => false,
+    }
+}
+
 /// Folder of the states of long computations.
 pub const CHECKPOINTS: &str = "_gleaner/checkpoints";
 

@@ -114,6 +114,16 @@ fn models_are_trained_and_documents_scored_and_selected_by_their_losses() {
     // The models stay as they are, and nothing is computed twice.
     let unchanged = workspace.summary(&[]);
     assert_eq!(unchanged["is_new"], false, "{unchanged}");
+    // What somebody removed of a model is there again.
+    let folder = text(&stage("prior")["training"], "folder").to_owned();
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let file = workspace.path().join("out").join(&folder).join(name);
+        let intact = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(workspace.summary(&[])["is_new"], false);
+        assert!(std::fs::read(&file).unwrap() == intact, "{name}");
+    }
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
     let documents = example_documents();
     let more: Vec<Document> = documents.iter().skip(1).step_by(200).cloned().collect();
     write_parquet(&workspace.path().join("corpus/part-x.parquet"), &more, 25);

@@ -139,7 +139,7 @@ async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
     let stored: Option<Failure> = output.get_json(&records[0].path, "record").await.unwrap();
     let failure = stored.unwrap();
     assert_eq!(end, Ok(TaskEnd::Recorded(failure.clone())));
-    assert_eq!(failure.kind, FailureKind::Transient);
+    assert_eq!(failure.kind, FailureKind::Timeout);
     assert!(
         failure.message.contains("longer than task_timeout (900 s)"),
         "{failure}"

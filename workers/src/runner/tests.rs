@@ -20,7 +20,7 @@ use scene::{CountingQueue, LONG, Scene, TASK_TIMEOUT};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn tasks_of_other_kinds_are_passed_on_with_growing_pauses() {
+async fn tasks_of_other_kinds_are_passed_on_with_growing_pauses_and_their_run_is_told() {
     let options = WorkerOptions {
         kinds: Some(BTreeSet::from(["another".to_owned()])),
         ..WorkerOptions::default()
@@ -40,6 +40,17 @@ async fn tasks_of_other_kinds_are_passed_on_with_growing_pauses() {
     assert_eq!(scene.queue.depth(), (1, 0));
     // It was never this worker's.
     assert_eq!(end.n_given_back, 0);
+    // At once, and after 30 s, a minute, two minutes: there may be nobody else.
+    let reports = scene.queue.given_up(&RunId::new(1)).await.unwrap();
+    assert_eq!(reports.len(), 4);
+    for report in reports {
+        let refusal = report.task.refusal.clone().unwrap();
+        assert_eq!(
+            refusal.message,
+            "a worker: it takes only another (`--stages`), and the tasks are of the kind simulated; \
+             start workers that take that kind too"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,7 @@ use crate::stage::{
 };
 
 /// Name of the kind.
-pub(crate) const KIND: &str = "train_language_model";
+pub const KIND: &str = "train_language_model";
 /// Key of what is known of the trained model among the stage's facts.
 pub(crate) const MODEL: &str = "model";
 /// Prefix of the side inputs that are the model to start from.

@@ -1,8 +1,9 @@
 //! The rounds of a run: work, compare, publish; and again if the world has changed meanwhile.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use gleaner_schemas::{Check, Resource, RunId};
+use gleaner_schemas::{Check, Resource, RunId, Version};
 use gleaner_storage::listing;
 use tracing::Instrument as _;
 
@@ -46,15 +47,13 @@ impl Coordinator<'_> {
         // What was done in rounds whose end nobody sees lost against other runs all the same.
         let mut earlier: Vec<(String, FinishedStage)> = Vec::new();
         for round in 0..ROUNDS_MAX {
-            let inputs = match known {
-                // What versions name may have been removed before the run was announced.
-                Some(inputs) if round == 0 => {
-                    let newest = || prepare::newest(self.output);
-                    (inputs.published, inputs.lost_models) =
-                        retrying(&self.environment.shutdown, newest).await?;
-                    inputs
-                }
-                _ => known.insert(self.load_inputs().await?),
+            let looked_at = match known.take() {
+                Some(inputs) if round == 0 => self.still_current(inputs).await?,
+                _ => None,
+            };
+            let inputs = match looked_at {
+                Some(inputs) => known.insert(inputs),
+                None => known.insert(self.load_inputs().await?),
             };
             let driver = self.driver(inputs, run, journal, Mode::Run);
             let span = tracing::error_span!("job", name = self.checked.job.file.name, %run);
@@ -71,6 +70,19 @@ impl Coordinator<'_> {
              another coordinator publish {} without a pause?",
             self.output.uri()
         )))
+    }
+
+    /// The inputs of the look, unless another run has published since: what it listed may be newer.
+    async fn still_current(&self, mut inputs: JobInputs) -> Result<Option<JobInputs>, RunError> {
+        let newest = || prepare::newest(self.output);
+        // What versions name may have been removed before the run was announced.
+        let (published, lost_models) = retrying(&self.environment.shutdown, newest).await?;
+        let number = |version: &Option<Arc<Version>>| version.as_ref().map(|it| it.number);
+        if number(&published) != number(&inputs.published) {
+            return Ok(None);
+        }
+        (inputs.published, inputs.lost_models) = (published, lost_models);
+        Ok(Some(inputs))
     }
 
     async fn round(&self, driver: &Driver<'_>, events: &RunEvents<'_>) -> Result<Round, RunError> {
@@ -97,7 +109,7 @@ impl Coordinator<'_> {
             now: chrono::Utc::now(),
         };
         if !self.orders.accept && checks.iter().any(Check::stops) {
-            let version = ready.version(self.output).await?;
+            let version = ready.version(self.output, &self.environment.shutdown).await?;
             let newest = inputs.published.as_deref();
             if newest.is_none_or(|newest| newest.content() != version.content()) {
                 return Err(refused(newest.map(|it| it.number), checks));
