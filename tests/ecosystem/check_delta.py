@@ -115,6 +115,18 @@ def expect(what, expected, found):
         raise AssertionError(f"{what}: expected {expected}, found {found}")
 
 
+def versions_of(commit):
+    """The versions of the output that a commit says it is of: one."""
+    lines = map(json.loads, commit.read_text(encoding="utf-8").splitlines())
+    return [line["txn"]["version"] for line in lines if "txn" in line]
+
+
+def committed(folder, table):
+    """Versions of the output in the order in which they were committed to a table."""
+    log = sorted((folder / "out" / table / "_delta_log").glob("*.json"))
+    return [version for commit in log for version in versions_of(commit)]
+
+
 def check_tables(folder):
     manifest = version(folder)
     for name in TABLES:
@@ -139,7 +151,8 @@ def keep_reading(folder, is_over, seen):
     n_read = 0
     while not is_over.is_set():
         table = DeltaTable(str(folder / "out" / "chosen"))
-        number = int(table.history(1)[0]["userMetadata"].split()[1])
+        commit = folder / "out" / "chosen" / "_delta_log" / f"{table.version():020}.json"
+        number = versions_of(commit)[0]
         ids = sorted(table.to_pyarrow_table(columns=["doc_id"])["doc_id"].to_pylist())
         expected = rows_of_version(folder, version(folder, number), "chosen")["doc_id"].to_pylist()
         if ids != sorted(expected) or number < newest:
@@ -147,13 +160,6 @@ def keep_reading(folder, is_over, seen):
             return
         newest, n_read = number, n_read + 1
     seen.put(n_read)
-
-
-def committed(folder, table):
-    """Versions of the output in the order in which they were committed to a table."""
-    log = sorted((folder / "out" / table / "_delta_log").glob("*.json"))
-    lines = [json.loads(line) for commit in log for line in commit.read_text(encoding="utf-8").splitlines()]
-    return [line["txn"]["version"] for line in lines if "txn" in line]
 
 
 def check_first(program, folder):

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
+use arrow::json::ReaderBuilder;
 use bytes::Bytes;
 use gleaner_schemas::{ContentHash, Lanes, RunId, TableFile, TableVersion, VersionStage};
 use gleaner_storage::Stores;
 use object_store::memory::InMemory;
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::actions::Line;
@@ -302,4 +304,106 @@ async fn a_table_is_at_its_version_whoever_committed_last() {
     table.commit(&version).await.unwrap();
     table.put(1, r#"{"commitInfo":{}}"#.into()).await;
     assert!(is_up_to_date(&table.output, &version).await.unwrap());
+}
+
+/// Rows as other programs write them into checkpoints, with a column whose type JSON has not.
+fn checkpoint(lines: &[Value]) -> Bytes {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let number = |name: &str| Field::new(name, DataType::Int64, true);
+    let map = |name: &str| {
+        let (key, value) = (Field::new("key", DataType::Utf8, false), text("value"));
+        Field::new_map(name, "key_value", key, value, false, true)
+    };
+    let of = |name: &str, fields: Vec<Field>| Field::new_struct(name, fields, true);
+    let items = Arc::new(Field::new("element", DataType::Utf8, true));
+    let format = of("format", vec![text("provider"), map("options")]);
+    let parsed = of(
+        "stats_parsed",
+        vec![Field::new("at", DataType::Binary, true)],
+    );
+    let schema = Schema::new(Fields::from(vec![
+        of(
+            "txn",
+            vec![text("appId"), number("version"), number("lastUpdated")],
+        ),
+        of(
+            "add",
+            vec![text("path"), map("partitionValues"), number("size"), parsed],
+        ),
+        of("remove", vec![text("path")]),
+        of(
+            "metaData",
+            vec![
+                text("id"),
+                format,
+                text("schemaString"),
+                Field::new("partitionColumns", DataType::List(items), true),
+                map("configuration"),
+            ],
+        ),
+        of(
+            "protocol",
+            vec![number("minReaderVersion"), number("minWriterVersion")],
+        ),
+    ]));
+    let schema = Arc::new(schema);
+    let mut decoder = ReaderBuilder::new(Arc::clone(&schema))
+        .build_decoder()
+        .unwrap();
+    decoder.serialize(lines).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).unwrap();
+    writer.write(&decoder.flush().unwrap().unwrap()).unwrap();
+    writer.close().unwrap();
+    bytes.into()
+}
+
+#[tokio::test]
+async fn a_checkpoint_stands_for_the_commits_before_it() {
+    let table = Table::new();
+    let first = version(1, &[("a.parquet", 1)], fields());
+    let lines = table.commit(&first).await.unwrap();
+    let metadata = lines.into_iter().find_map(|line| line.meta_data).unwrap();
+    let add = |path: &str| json!({"add": {"path": path, "partitionValues": {}, "size": 100}});
+    let state = [
+        json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+        json!({"metaData": metadata}),
+        json!({"txn": {"appId": "gleaner", "version": 1}}),
+        json!({"remove": {"path": "long-gone.parquet"}}),
+        add("a.parquet"),
+    ];
+    let name = |rest: &str| format!("{}/{:020}.checkpoint{rest}", layout::delta_log(TABLE), 0);
+    let put = async |key: String, bytes| table.output.put(&key, bytes).await.unwrap();
+    put(name(".parquet"), checkpoint(&state)).await;
+    // The first of two parts: not complete, so it is none.
+    let later = name("").replace("0.checkpoint", "7.checkpoint");
+    let part = format!("{later}.0000000001.0000000002.parquet");
+    put(part, checkpoint(&[add("b.parquet")])).await;
+    table.put(1, add("c.parquet").to_string().into()).await;
+    table
+        .output
+        .delete(&layout::delta_commit(TABLE, 0))
+        .await
+        .unwrap();
+
+    let log = table.log().await;
+    assert!(log.is_of(&first), "{log:?}");
+    assert_eq!(log.metadata, Some(metadata));
+    assert_eq!(table.paths().await, ["a.parquet", "c.parquet"]);
+    let second = version(2, &[("b.parquet", 1)], fields());
+    let lines = table.commit(&second).await.unwrap();
+    assert!(lines.iter().all(|line| line.meta_data.is_none()));
+    assert_eq!(table.paths().await, ["b.parquet"]);
+
+    // In two parts, and nothing else.
+    let (state, files) = state.split_at(4);
+    let name = |part: u32| {
+        let log = layout::delta_log(TABLE);
+        format!("{log}/{:020}.checkpoint.{part:010}.0000000002.parquet", 9)
+    };
+    put(name(1), checkpoint(state)).await;
+    put(name(2), checkpoint(files)).await;
+    assert!(table.log().await.is_of(&first));
+    assert_eq!(table.log().await.next_number(), 10);
+    assert_eq!(table.paths().await, ["a.parquet"]);
 }

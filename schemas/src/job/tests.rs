@@ -271,9 +271,9 @@ fn publish_is_a_key_of_every_stage() {
     let errors = job("publish: iceberg").unwrap_err();
     assert_eq!(errors[0].message, "`iceberg` is not possible here");
     assert_eq!(errors[0].span.unwrap().line, 5);
-    assert_eq!(errors[0].span.unwrap().column, 24);
+    assert_eq!(errors[0].span.unwrap().column, 25);
     let errors = job("publish: 1").unwrap_err();
-    assert_eq!(errors[0].span.unwrap().column, 24, "{errors:?}");
+    assert_eq!(errors[0].span.unwrap().column, 25, "{errors:?}");
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
