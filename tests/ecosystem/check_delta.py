@@ -140,7 +140,7 @@ def check_tables(folder):
         expect(f"rows of {name} by polars", canonical(expected), canonical(plain(found)))
         history = table.history(1)[0]
         expect("version in the history", f"version {manifest['number']} of the output", history["userMetadata"])
-        n_rows = sum(table.get_add_actions(flatten=True).to_struct_array().field("num_records").to_pylist())
+        n_rows = sum(pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist())
         expect("rows by statistics", expected.num_rows, n_rows)
     return manifest["number"]
 

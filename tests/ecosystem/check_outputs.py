@@ -214,12 +214,16 @@ def expect(what, expected, found):
 
 
 def plain(data_type):
-    """The type without its layout in memory, which each tool chooses for itself."""
+    """The type without its layout in memory and its finer unit, which each tool chooses for itself."""
     types = pa.types
     if types.is_large_string(data_type) or types.is_string_view(data_type):
         return pa.string()
     if types.is_large_binary(data_type) or types.is_binary_view(data_type):
         return pa.binary()
+    if types.is_fixed_size_binary(data_type):
+        return pa.binary()
+    if types.is_timestamp(data_type) and data_type.unit != "ns":
+        return pa.timestamp("us", data_type.tz)
     if types.is_dictionary(data_type):
         return plain(data_type.value_type)
     if types.is_list(data_type) or types.is_large_list(data_type) or types.is_fixed_size_list(data_type):

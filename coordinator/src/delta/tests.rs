@@ -335,10 +335,13 @@ fn checkpoint(lines: &[Value]) -> Bytes {
             "metaData",
             vec![
                 text("id"),
+                text("name"),
+                text("description"),
                 format,
                 text("schemaString"),
                 Field::new("partitionColumns", DataType::List(items), true),
                 map("configuration"),
+                number("createdTime"),
             ],
         ),
         of(
