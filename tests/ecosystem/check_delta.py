@@ -146,20 +146,23 @@ def check_tables(folder):
 
 
 def keep_reading(folder, is_over, seen):
-    """Reads until it is over, and tells which versions it has seen; the parent compares."""
-    newest = 0
-    n_read = 0
-    while not is_over.is_set():
-        table = DeltaTable(str(folder / "out" / "chosen"))
-        commit = folder / "out" / "chosen" / "_delta_log" / f"{table.version():020}.json"
-        number = versions_of(commit)[0]
-        ids = sorted(table.to_pyarrow_table(columns=["doc_id"])["doc_id"].to_pylist())
-        expected = rows_of_version(folder, version(folder, number), "chosen")["doc_id"].to_pylist()
-        if ids != sorted(expected) or number < newest:
-            seen.put(f"read {len(ids)} rows as version {number} after {newest}, which has {len(expected)}")
-            return
-        newest, n_read = number, n_read + 1
-    seen.put(n_read)
+    """Reads until it is over, and tells how often, or what was wrong."""
+    try:
+        newest = n_read = 0
+        while not is_over.is_set():
+            table = DeltaTable(str(folder / "out" / "chosen"))
+            commit = folder / "out" / "chosen" / "_delta_log" / f"{table.version():020}.json"
+            number = versions_of(commit)[0]
+            ids = sorted(table.to_pyarrow_table(columns=["doc_id"])["doc_id"].to_pylist())
+            # Published, since it is here; and read by its own files.
+            expected = rows_of_version(folder, version(folder, number), "chosen")["doc_id"].to_pylist()
+            expect(f"rows of version {number}", sorted(expected), ids)
+            if number < newest:
+                raise AssertionError(f"version {number} was read after {newest}")
+            newest, n_read = number, n_read + 1
+        seen.put(n_read)
+    except BaseException as error:  # whoever waits is told
+        seen.put(f"{type(error).__name__}: {error}")
 
 
 def check_first(program, folder):
@@ -171,8 +174,10 @@ def check_first(program, folder):
 
 
 def check_refreshes(program, folder):
-    is_over, seen = multiprocessing.Event(), multiprocessing.Queue()
-    readers = [multiprocessing.Process(target=keep_reading, args=(folder, is_over, seen)) for _ in range(N_READERS)]
+    # Not forked: deltalake has threads.
+    spawning = multiprocessing.get_context("spawn")
+    is_over, seen = spawning.Event(), spawning.Queue()
+    readers = [spawning.Process(target=keep_reading, args=(folder, is_over, seen)) for _ in range(N_READERS)]
     for reader in readers:
         reader.start()
     try:
