@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod dashboard;
 pub mod datasets;
+pub mod delta;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod driver;

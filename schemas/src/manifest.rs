@@ -308,15 +308,28 @@ impl Version {
             .iter()
             .map(|(name, table)| (name, (&table.schema, &table.files)))
             .collect();
-        Fingerprint::of(
-            "version",
-            &(
-                &self.job,
-                &self.stage_order,
-                &self.stages,
-                tables,
-                &self.corpus,
-            ),
-        )
+        let seen = (
+            &self.job,
+            &self.stage_order,
+            &self.stages,
+            tables,
+            &self.corpus,
+        );
+        let delta_tables: Vec<&str> = self.delta_tables().collect();
+        match delta_tables.is_empty() {
+            true => Fingerprint::of("version", &seen),
+            false => Fingerprint::of("version", &(seen, delta_tables)),
+        }
+    }
+
+    /// Names of the tables that are published as Delta tables too, as the job file asks for.
+    pub fn delta_tables(&self) -> impl Iterator<Item = &str> {
+        let stages = self.job_file.get("stages").and_then(Value::as_object);
+        let asks = move |stage: &str| {
+            let publish = stages.and_then(|stages| stages.get(stage)?.get("publish"));
+            publish.is_some_and(|publish| publish == "delta")
+        };
+        let names = self.tables.keys().map(String::as_str);
+        names.filter(move |name| self.stages.contains_key(*name) && asks(name))
     }
 }

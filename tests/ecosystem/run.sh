@@ -3,6 +3,7 @@
 # datasets, and compares what they read with the manifest.
 #
 #     tests/ecosystem/run.sh OUTPUT...
+#     tests/ecosystem/run.sh --delta GLEANER    a job of its own, published as Delta tables
 #
 # The virtual environment is made once, outside of the checkout; PYTHON names the interpreter
 # to make it with (default: python3).
@@ -12,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/gleaner/ecosystem-venv
 
 if [ $# -eq 0 ]; then
-    echo "usage: $0 OUTPUT..." >&2
+    echo "usage: $0 OUTPUT... | --delta GLEANER" >&2
     exit 2
 fi
 
@@ -24,4 +25,7 @@ if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
     cp "$here/requirements.txt" "$venv/requirements.txt"
 fi
 
+if [ "$1" = --delta ]; then
+    exec "$venv/bin/python" "$here/check_delta.py" "${@:2}"
+fi
 exec "$venv/bin/python" "$here/check_outputs.py" "$@"

@@ -14,6 +14,7 @@ mod chaos;
 mod commands;
 mod crash;
 mod dashboard;
+mod delta;
 mod documented;
 mod failures;
 mod gc;

@@ -88,6 +88,15 @@ fn load(text: &mut String, told: &Told<'_>) {
          polars, DuckDB and pyarrow. A folder may hold files of older versions too: `manifest.json` \
          names those of this one, and `gleaner gc OUTPUT --keep 1` removes the others."
     );
+    let delta: Vec<String> = told.version.delta_tables().map(code).collect();
+    if !delta.is_empty() {
+        let _ = writeln!(
+            text,
+            "As Delta tables, whose readers always see one version: {}. Their folders hold a \
+             `_delta_log` too, so that other readers need the pattern `**/*.parquet`.",
+            delta.join(", ")
+        );
+    }
     let is_large = |name: &&str| {
         let table = told.version.tables.get(*name);
         table.is_some_and(|table| table.files.len() > FILES_LISTED_MAX)

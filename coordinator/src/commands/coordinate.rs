@@ -4,7 +4,7 @@
 //!    over. A refresh without changes runs no task and writes nothing.
 //! 2. The run claims the output, announces itself, and works stage by stage ([`crate::driver`]).
 //! 3. What it would publish is compared with the last version ([`crate::guardrails`]).
-//! 4. It publishes. If another run did so meanwhile, or an input was replaced under its hands, it looks
+//! 4. It publishes, and takes Delta tables to the new version ([`crate::delta`]). If another run did so meanwhile, or an input was replaced under its hands, it looks
 //!    again at everything and goes on: what is computed is reused, and an older corpus never takes the
 //!    place of a newer one.
 
@@ -25,6 +25,7 @@ use super::prepare;
 use super::run::RunReport;
 use crate::card;
 use crate::checked_job::CheckedJob;
+use crate::delta;
 use crate::driver::{Driver, Environment, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::endpoints;
 use crate::guardrails::{self, StageFigures};
@@ -228,7 +229,9 @@ impl Coordinator<'_> {
         let is_same = version.content() == published.content();
         let is_copied = publish::is_copied(self.output, published.number).await;
         let has_card = card::is_written(self.output, published.number).await;
-        if !is_same || !is_copied.unwrap_or(false) || !has_card.unwrap_or(false) {
+        let has_delta = delta::is_up_to_date(self.output, published).await;
+        let has_all = [is_copied, has_card, has_delta].map(|found| found.unwrap_or(false));
+        if !is_same || has_all.contains(&false) {
             return None;
         }
         self.tell(driver.inputs, &stages);

@@ -3,7 +3,7 @@
 //! Checked are, for every file that the version names: that it is there, its size, its BLAKE3
 //! hash against manifest and name, its schema against its table's, its rows and lanes recounted
 //! from the rows themselves; for tables and stages the sums and the balance of lanes; and that
-//! `manifest.json` is the newest version. Objects in the stages' folders that no version names
+//! `manifest.json` is the newest version, and Delta tables are at it. Objects in the stages' folders that no version names
 //! are listed as a warning. Tests and the simulation share [`verify`].
 
 mod recount;
@@ -18,6 +18,7 @@ use gleaner_workers::language_model::{ModelFacts, ModelPlace};
 use serde::{Deserialize as _, Serialize};
 
 use self::recount::{Counting, lanes_text, recount};
+use crate::delta;
 
 /// Files that are checked at a time; each is held in memory.
 const FILES_AT_A_TIME: usize = 8;
@@ -112,6 +113,7 @@ pub async fn verify(output: &Output) -> Result<Option<VerifyReport>, OutputError
     check_sums(&version, &mut report);
     check_files(output, &version, &mut report).await?;
     check_models(output, &version, &mut report).await?;
+    check_delta(output, &version, &mut report).await?;
     report.zombies = zombies(output, &version, &mut report).await?;
     report.differences.sort();
     Ok(Some(report))
@@ -197,6 +199,22 @@ async fn check_models(
                 report.differs(path, format!("has checksum {found}, not {}", file.content));
             }
             Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Logs of tables that are published as Delta tables.
+async fn check_delta(
+    output: &Output,
+    version: &Version,
+    report: &mut VerifyReport,
+) -> Result<(), OutputError> {
+    for table in version.delta_tables() {
+        let log = delta::Log::read(output, table).await.map(Some);
+        let log = report.readable(output, log)?;
+        if let Some(difference) = log.and_then(|log| log.difference(table, version)) {
+            report.differs(&layout::delta_log(table), difference);
         }
     }
     Ok(())
@@ -376,11 +394,15 @@ async fn zombies(
         output.list(&folder).await
     })
     .await?;
+    let is_delta = |path: &str| {
+        let mut tables = newest.delta_tables();
+        layout::is_in_delta_log(path) && tables.any(|it| path.starts_with(&layout::delta_log(it)))
+    };
     let mut zombies: Vec<String> = listed
         .into_iter()
         .flatten()
         .map(|object| object.path)
-        .filter(|path| !named.contains(path))
+        .filter(|path| !named.contains(path) && !is_delta(path))
         .collect();
     zombies.sort_unstable();
     Ok(zombies)

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ use super::card::Card;
 use super::endpoint::Endpoint;
 use super::guardrails::Guardrails;
 use super::lineage::Lineage;
+use super::publish::Publish;
 use crate::units::{ByteSize, HumanDuration, Limit, Ratio};
 
 /// A job: what to read, what to compute, where to write.
@@ -237,9 +238,14 @@ pub struct Stages(pub(crate) Vec<(String, StageSpec)>);
 pub struct StageSpec {
     /// Kind of the stage.
     pub kind: String,
+    /// As what its table is published besides. It changes nothing of what is computed.
+    pub publish: Option<Publish>,
     /// Everything else.
     pub params: Map<String, Value>,
 }
+
+const KIND: &str = "kind";
+pub(super) const PUBLISH: &str = "publish";
 
 impl Stages {
     /// Name and parameters of each stage.
@@ -274,7 +280,10 @@ impl Serialize for Stages {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, spec)| {
             let mut entries = spec.params.clone();
-            entries.insert("kind".to_owned(), Value::from(spec.kind.as_str()));
+            entries.insert(KIND.to_owned(), Value::from(spec.kind.as_str()));
+            if let Some(publish) = spec.publish {
+                entries.insert(PUBLISH.to_owned(), Value::from(publish.to_string()));
+            }
             (name, entries)
         }))
     }
@@ -292,12 +301,36 @@ impl<'de> Deserialize<'de> for Stages {
 
 impl<'de> Deserialize<'de> for StageSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut params = Map::<String, Value>::deserialize(deserializer)?;
-        match params.remove("kind") {
-            Some(Value::String(kind)) => Ok(Self { kind, params }),
-            Some(_) => Err(de::Error::custom("`kind` must be a text")),
-            None => Err(de::Error::missing_field("kind")),
+        deserializer.deserialize_map(StageSpecVisitor)
+    }
+}
+
+/// Reads key by key, so that an error has the place of its value.
+struct StageSpecVisitor;
+
+impl<'de> Visitor<'de> for StageSpecVisitor {
+    type Value = StageSpec;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<StageSpec, A::Error> {
+        let (mut kind, mut publish, mut params) = (None, None, Map::new());
+        while let Some(key) = entries.next_key::<String>()? {
+            match key.as_str() {
+                KIND => kind = Some(entries.next_value()?),
+                PUBLISH => publish = entries.next_value()?,
+                _ => {
+                    params.insert(key, entries.next_value()?);
+                }
+            }
         }
+        Ok(StageSpec {
+            kind: kind.ok_or_else(|| de::Error::missing_field(KIND))?,
+            publish,
+            params,
+        })
     }
 }
 

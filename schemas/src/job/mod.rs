@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod guardrails;
 mod lineage;
+mod publish;
 mod schema;
 mod yaml;
 
@@ -22,9 +23,11 @@ use serde_json::Value;
 pub use card::{Card, Texts};
 pub use endpoint::{Budget, Endpoint, Price, StructuredOutput, Timeouts};
 pub use error::{JobError, Span, nearest};
+use file::PUBLISH;
 pub use file::{Allow, Columns, Corpus, JobFile, Paths, Priority, StageSpec, Stages, TextsVisitor};
 pub use guardrails::{Bound, DriftBounds, Guardrails};
 pub use lineage::Lineage;
+pub use publish::Publish;
 pub use schema::json_schema;
 use yaml::Document;
 
@@ -32,6 +35,9 @@ use yaml::Document;
 const RESERVED_STAGES: [&str; 2] = ["corpus", "gleaner"];
 /// Endings of the names of tables that stages have besides their own.
 const TABLE_ENDINGS: [&str; 3] = ["_model", "_ngrams", "_demonstrations"];
+
+/// Keys that every stage may have, of whatever kind.
+const STAGE_KEYS: [&str; 2] = ["kind", PUBLISH];
 
 /// A text and the name to show for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,6 +261,12 @@ impl Job {
     }
 }
 
+/// Whether a dotted path is that of a stage.
+fn is_stage(path: &str) -> bool {
+    path.strip_prefix("stages.")
+        .is_some_and(|name| !name.contains('.'))
+}
+
 /// Whether a URL has something behind a colon before its host, or a password as a parameter. The
 /// password itself may have any characters.
 fn has_password(url: &str) -> bool {
@@ -340,11 +352,12 @@ impl Places<'_> {
             let parent = path
                 .strip_suffix(unknown)
                 .map_or(path, |parent| parent.trim_end_matches('.'));
+            let of_every_stage = STAGE_KEYS.iter().copied().filter(|_| is_stage(parent));
             return self.error(
                 &yaml::join(parent, unknown),
                 true,
                 format!("there is no key `{unknown}` here"),
-                nearest(unknown, known.iter().copied()),
+                nearest(unknown, known.iter().copied().chain(of_every_stage)),
             );
         }
         if message.starts_with("missing field") {

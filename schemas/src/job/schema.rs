@@ -3,7 +3,8 @@
 use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
-use super::JobFile;
+use super::file::PUBLISH;
+use super::{JobFile, Publish};
 
 /// The schema of the whole job file, given the schema of each stage kind's parameters.
 #[must_use]
@@ -13,6 +14,17 @@ pub fn json_schema(stage_kinds: Vec<(&str, Schema)>) -> Value {
         .as_object_mut()
         .and_then(|schema| schema.remove("$defs"))
         .unwrap_or_else(|| json!({}));
+    let mut publish = schema_for!(Publish).to_value();
+    if let (Some(publish_schema), Some(all)) =
+        (publish.as_object_mut(), definitions.as_object_mut())
+    {
+        publish_schema.remove("$schema");
+        all.insert("Publish".to_owned(), publish);
+    }
+    let publish = json!({
+        "description": "Publishes the stage's table in a further form, which other programs read.",
+        "$ref": "#/$defs/Publish",
+    });
     let mut kinds = Vec::new();
     for (kind, params) in stage_kinds {
         let mut params = params.to_value();
@@ -28,6 +40,7 @@ pub fn json_schema(stage_kinds: Vec<(&str, Schema)>) -> Value {
         let properties = object.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
             properties.insert("kind".to_owned(), json!({ "const": kind }));
+            properties.insert(PUBLISH.to_owned(), publish.clone());
         }
         let required = object.entry("required").or_insert_with(|| json!([]));
         if let Some(required) = required.as_array_mut() {

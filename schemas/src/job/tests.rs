@@ -246,3 +246,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn publish_is_a_key_of_every_stage() {
+    let job = |key: &str| {
+        let text = format!(
+            "name: x\noutput: y\ncorpus: {{paths: a}}\nstages:\n  a: {{kind: b, {key}, more: 1}}\n"
+        );
+        Job::parse(JobSource {
+            name: "job.yaml".to_owned(),
+            text,
+        })
+    };
+    let parsed = job("publish: delta").unwrap();
+    let spec = parsed.file.stages.get("a").unwrap();
+    assert_eq!(spec.publish, Some(Publish::Delta));
+    assert!(!spec.params.contains_key("publish"));
+    let written = serde_json::to_value(&parsed.file).unwrap();
+    assert_eq!(
+        written["stages"]["a"],
+        serde_json::json!({"kind": "b", "publish": "delta", "more": 1})
+    );
+
+    let errors = job("publish: iceberg").unwrap_err();
+    assert_eq!(errors[0].message, "`iceberg` is not possible here");
+    assert_eq!(errors[0].span.unwrap().line, 5);
+    assert_eq!(errors[0].span.unwrap().column, 25);
+    let errors = job("publish: 1").unwrap_err();
+    assert_eq!(errors[0].span.unwrap().column, 25, "{errors:?}");
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Params {
+        #[allow(dead_code)]
+        more: u32,
+    }
+    let error = job("publsh: delta")
+        .unwrap()
+        .stage_params::<Params>("a")
+        .unwrap_err();
+    assert_eq!(error.help.as_deref(), Some("did you mean `publish`?"));
+}

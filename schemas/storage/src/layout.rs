@@ -5,6 +5,7 @@
 //!   manifest.json                                          copy of the newest version
 //!   README.md                                              copy of its dataset card
 //!   <stage>/[<xx>/]<task id>-<attempt id>.parquet          rows of a stage
+//!   <stage>/_delta_log/<version>.json                      commits of its Delta table
 //!   <stage>_model/<id>-<attempt id>.parquet                further tables
 //!   <stage>_model/<hash>/<file>                            a language model, as directory
 //!   _gleaner/
@@ -91,6 +92,62 @@ pub fn parse_card(key: &str) -> Option<u64> {
 #[must_use]
 pub fn table_folder(table: &str) -> String {
     table.to_owned()
+}
+
+/// Part of a key that stands for the log of a Delta table, below the table's folder.
+const DELTA_LOG: &str = "_delta_log";
+
+/// Folder of the log of a Delta table.
+#[must_use]
+pub fn delta_log(table: &str) -> String {
+    format!("{}/{DELTA_LOG}", table_folder(table))
+}
+
+/// Key of a commit of a Delta table, numbered from 0.
+#[must_use]
+pub fn delta_commit(table: &str, number: u64) -> String {
+    format!("{}/{number:020}.json", delta_log(table))
+}
+
+/// Whether the object at `key` belongs to the log of a Delta table.
+#[must_use]
+pub fn is_in_delta_log(key: &str) -> bool {
+    key.split('/').nth(1) == Some(DELTA_LOG)
+}
+
+/// The number of the commit of a Delta table that lies at `key`.
+#[must_use]
+pub fn parse_delta_commit(key: &str) -> Option<u64> {
+    delta_number(delta_log_name(key)?.strip_suffix(".json")?)
+}
+
+/// The commit of a Delta table up to which the checkpoint at `key` goes, and the number of its
+/// objects. Gleaner writes none; these are the two forms that any program may add to a table such as
+/// its own.
+#[must_use]
+pub fn parse_delta_checkpoint(key: &str) -> Option<(u64, u32)> {
+    let name = delta_log_name(key)?.strip_suffix(".parquet")?;
+    let (number, rest) = name.split_once(".checkpoint")?;
+    let n_parts = match rest.strip_prefix('.') {
+        Some(part) => part.split_once('.')?.1.parse().ok()?,
+        None if rest.is_empty() => 1,
+        None => return None,
+    };
+    Some((delta_number(number)?, n_parts))
+}
+
+/// The name of an object right in the log of a Delta table.
+fn delta_log_name(key: &str) -> Option<&str> {
+    let mut parts = key.split('/').skip(1);
+    let is_log = parts.next() == Some(DELTA_LOG);
+    let name = parts.next().filter(|_| is_log)?;
+    parts.next().is_none().then_some(name)
+}
+
+fn delta_number(digits: &str) -> Option<u64> {
+    const N_DIGITS: usize = 20;
+    let is_number = digits.len() == N_DIGITS && digits.bytes().all(|it| it.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }
 
 /// Folder of the objects of an inner map phase.
@@ -487,6 +544,37 @@ mod tests {
         let key = run_event(&run, RUN_ENDED);
         assert_eq!(parse_run_event(&key), Some((run, RUN_ENDED)));
         assert_eq!(parse_run_event("_gleaner/runs/notes.txt"), None);
+    }
+
+    #[test]
+    fn what_lies_in_logs_of_delta_tables_is_told_apart() {
+        let commit = delta_commit("chosen", 12);
+        assert_eq!(commit, "chosen/_delta_log/00000000000000000012.json");
+        assert_eq!(parse_delta_commit(&commit), Some(12));
+        let name = |rest: &str| format!("chosen/_delta_log/00000000000000000012{rest}");
+        for (key, checkpoint) in [
+            (name(".json"), None),
+            (name(".checkpoint.parquet"), Some((12, 1))),
+            (
+                name(".checkpoint.0000000002.0000000003.parquet"),
+                Some((12, 3)),
+            ),
+            (
+                name(".checkpoint.80a083e8-7026-4e79-81be-64bd76c43a11.parquet"),
+                None,
+            ),
+            (
+                "chosen/_delta_log/_sidecars/00000000000000000012.json".to_owned(),
+                None,
+            ),
+            ("chosen/_delta_log/12.json".to_owned(), None),
+        ] {
+            assert!(is_in_delta_log(&key), "{key}");
+            assert_eq!(parse_delta_checkpoint(&key), checkpoint, "{key}");
+            let is_commit = parse_delta_commit(&key).is_some();
+            assert_eq!(is_commit, key == commit, "{key}");
+        }
+        assert!(!is_in_delta_log("chosen/00/x.parquet"));
     }
 
     #[test]

@@ -73,12 +73,14 @@ fn local_objects(folder: &Path) -> BTreeMap<String, Bytes> {
         .collect()
 }
 
-/// The job of [`small`] with its inputs in the store at `s3://<bucket>`.
+/// The job of [`small`] with its inputs in the store at `s3://<bucket>`, and a Delta table, which
+/// `verify` compares with the version.
 fn job_in(workspace: &Workspace, bucket: &str) -> Vec<(String, Vec<u8>)> {
     let job = std::fs::read_to_string(workspace.path().join("job.yaml")).unwrap();
     let job = job
         .replace("'corpus/*'", &format!("'s3://{bucket}/corpus/*'"))
-        .replace("[target.jsonl]", &format!("['s3://{bucket}/target.jsonl']"));
+        .replace("[target.jsonl]", &format!("['s3://{bucket}/target.jsonl']"))
+        .replace("kind: select,", "kind: select, publish: delta,");
     workspace.write("job.yaml", job);
     let corpus = local_objects(&workspace.path().join("corpus"));
     let mut inputs: Vec<(String, Vec<u8>)> = corpus

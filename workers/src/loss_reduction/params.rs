@@ -300,6 +300,7 @@ impl LossParams {
             }
             let spec = StageSpec {
                 kind: train_language_model::KIND.to_owned(),
+                publish: None,
                 params: match params {
                     Value::Object(params) => params,
                     _ => Map::new(),

@@ -12,6 +12,7 @@ use crate::card::{self, CardWritten};
 use crate::checked_job::CheckedStage;
 use crate::commands::prepare;
 use crate::commands::run::RunReport;
+use crate::delta;
 use crate::driver::{Driver, FinishedStage, JobInputs, Mode, StageEnd};
 use crate::guardrails::{self, StageFigures};
 use crate::journal::Journal;
@@ -127,6 +128,9 @@ impl Coordinator<'_> {
             tracing::warn!(%error, "cannot remove what killed runs left; `gleaner gc` will");
         }
         self.warn(&checks);
+        let (shutdown, progress) = (&self.environment.shutdown, &self.environment.progress);
+        let version = &published.version;
+        delta::bring_up_to_date(self.output, shutdown, progress.as_ref(), version).await?;
         self.write_card(&published).await;
         let report = self.report(inputs, stages, published, checks);
         Ok(Round::Done(Box::new(report)))
