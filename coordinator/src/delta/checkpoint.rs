@@ -33,10 +33,12 @@ pub(super) fn newest<'a>(keys: impl Iterator<Item = &'a str>) -> Option<(u64, Ve
             checkpoints.entry(checkpoint).or_default().push(key);
         }
     }
-    let complete = checkpoints
+    let mut complete = checkpoints
         .into_iter()
         .filter(|((_, n_parts), keys)| keys.len() == *n_parts as usize);
-    complete.last().map(|((number, _), keys)| (number, keys))
+    complete
+        .next_back()
+        .map(|((number, _), keys)| (number, keys))
 }
 
 /// Hands on the actions of an object of a checkpoint.
