@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use gleaner_storage::{Output, OutputError, layout};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnPath;
 
 use super::actions::Line;
@@ -31,10 +33,12 @@ pub(super) fn newest<'a>(keys: impl Iterator<Item = &'a str>) -> Option<(u64, Ve
             checkpoints.entry(checkpoint).or_default().push(key);
         }
     }
-    let complete = checkpoints
+    let mut complete = checkpoints
         .into_iter()
         .filter(|((_, n_parts), keys)| keys.len() == *n_parts as usize);
-    complete.last().map(|((number, _), keys)| (number, keys))
+    complete
+        .next_back()
+        .map(|((number, _), keys)| (number, keys))
 }
 
 /// Hands on the actions of an object of a checkpoint.
@@ -45,10 +49,9 @@ pub(super) async fn read(
     mut each: impl FnMut(Line),
 ) -> Result<(), OutputError> {
     let decoded = tokio::task::spawn_blocking(move || decode(bytes)).await;
-    let failed = |message| malformed(output, key, message);
     let batches = decoded
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(failed)?;
+        .map_err(|error| malformed(output, key, error.to_string()))?
+        .map_err(|error| malformed(output, key, error.to_string()))?;
     for batch in batches {
         for line in lines(output, key, &batch)? {
             each(line);
@@ -58,27 +61,24 @@ pub(super) async fn read(
 }
 
 /// The rows as lines of JSON.
-fn decode(bytes: Bytes) -> Result<Vec<Vec<u8>>, String> {
-    let read = || -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-        let schema = builder.parquet_schema();
-        let is_needed = |path: &ColumnPath| {
-            let path = path.parts();
-            COLUMNS.iter().any(|needed| {
-                let start = path.iter().take(needed.len());
-                start.eq(needed.iter())
-            })
-        };
-        let columns = schema.columns().iter().enumerate();
-        let needed = columns.filter(|(_, column)| is_needed(column.path()));
-        let mask = ProjectionMask::leaves(schema, needed.map(|(idx, _)| idx));
-        let reader = builder.with_projection(mask).build()?;
-        reader.map(|batch| Ok(json_lines(&batch?)?)).collect()
-    };
-    read().map_err(|error| error.to_string())
+fn decode(bytes: Bytes) -> Result<Vec<Vec<u8>>, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let schema = builder.parquet_schema();
+    let columns = schema.columns().iter().enumerate();
+    let needed = columns.filter(|(_, column)| is_needed(column.path()));
+    let mask = ProjectionMask::leaves(schema, needed.map(|(idx, _)| idx));
+    let reader = builder.with_projection(mask).build()?;
+    reader.map(|batch| Ok(json_lines(&batch?)?)).collect()
 }
 
-fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, arrow::error::ArrowError> {
+fn is_needed(path: &ColumnPath) -> bool {
+    COLUMNS.iter().any(|needed| {
+        let start = path.parts().iter().take(needed.len());
+        start.eq(needed.iter())
+    })
+}
+
+fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut text = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut text);
     writer.write(batch)?;

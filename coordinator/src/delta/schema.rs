@@ -118,15 +118,10 @@ fn delta_map(entries: &Field) -> Option<Value> {
 /// Only types are looked at: a column may be called anything.
 fn has_local_times(value: &Value) -> bool {
     const TYPES: [&str; 4] = ["type", "elementType", "keyType", "valueType"];
-    let of_types = TYPES.iter().filter_map(|key| value.get(key));
-    let mut of_fields = value
-        .get("fields")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    value == LOCAL_TIME
-        || of_types.into_iter().any(|it| has_local_times(it))
-        || of_fields.any(has_local_times)
+    let mut of_types = TYPES.iter().filter_map(|key| value.get(key));
+    let fields = value.get("fields").and_then(Value::as_array);
+    let mut of_fields = fields.into_iter().flatten();
+    value == LOCAL_TIME || of_types.any(has_local_times) || of_fields.any(has_local_times)
 }
 
 #[cfg(test)]

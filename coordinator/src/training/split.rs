@@ -157,9 +157,9 @@ impl Together {
     fn with(&mut self, ids: &HashSet<u64>) -> HashSet<u64> {
         let roots = self.roots();
         let queries = || roots.iter().zip(&self.ids);
-        let among = queries().filter(|(_, id)| ids.contains(id));
+        let among = queries().filter(|(_, id)| ids.contains(*id));
         let among: HashSet<u32> = among.map(|(root, _)| *root).collect();
-        let together = queries().filter(|(root, _)| among.contains(root));
+        let together = queries().filter(|(root, _)| among.contains(*root));
         together.map(|(_, id)| *id).collect()
     }
 

@@ -35,7 +35,8 @@ pub(crate) struct Server {
     /// Sent in front of each text.
     eos: Option<String>,
     cancel: CancellationToken,
-    dialect: OnceCell<LossDialect>,
+    /// What was found out; also that there is none, which is not asked again by each document.
+    dialect: OnceCell<Result<LossDialect, Failure>>,
 }
 
 /// What a server tells of a text.
@@ -96,7 +97,7 @@ impl Server {
     /// The predicted tokens of a text.
     pub(crate) async fn ask(&self, text: &str) -> Result<Told, Failure> {
         let find = || self.find_dialect();
-        let dialect = *self.dialect.get_or_try_init(find).await?;
+        let dialect = self.dialect.get_or_try_init(find).await?.clone()?;
         let eos = self.eos.as_deref();
         let prompt = [eos.unwrap_or_default(), text].concat();
         let answer = match self.send(dialect, prompt.clone(), 0).await {
@@ -135,8 +136,8 @@ impl Server {
         format!("endpoint {}, model {model}", facts.name)
     }
 
-    /// The first of the dialects that the server understands.
-    async fn find_dialect(&self) -> Result<LossDialect, Failure> {
+    /// The first of the dialects that the server understands, or what it says to all of them.
+    async fn find_dialect(&self) -> Result<Result<LossDialect, Failure>, Failure> {
         let mut open = match self.log_probabilities {
             LogProbabilities::Auto => LossDialect::ALL.to_vec(),
             LogProbabilities::PromptLogprobs => vec![LossDialect::PromptLogprobs],
@@ -150,12 +151,12 @@ impl Server {
             for dialect in open {
                 let probed = self.probe_both(dialect, sample).await?;
                 match probed.result {
-                    Ok(()) => return Ok(dialect),
+                    Ok(()) => return Ok(Ok(dialect)),
                     Err(_) if probed.is_old => of_old_replies.push(dialect),
                     Err(Lacking::Losses(reason)) => {
                         words.push((dialect, format!("asked with {dialect}, {reason}")));
                     }
-                    Err(Lacking::Eos(message)) => return Err(self.failure(&message)),
+                    Err(Lacking::Eos(message)) => return Ok(Err(self.failure(&message))),
                 }
             }
             if of_old_replies.is_empty() {
@@ -167,11 +168,11 @@ impl Server {
         // In the order in which they were tried first.
         words.sort_by_key(|(dialect, _)| dialects.iter().position(|it| it == dialect));
         let words: Vec<String> = words.into_iter().map(|(_, words)| words).collect();
-        Err(self.failure(&format!(
+        Ok(Err(self.failure(&format!(
             "the server does not tell log-probabilities of prompts: {}; name one that does: vLLM, \
              SGLang, or llama-cpp-python with `logits_all`",
             words.join("; ")
-        )))
+        ))))
     }
 
     /// Whether the server tells of a text, and takes the token that is sent in front as one.
