@@ -92,7 +92,7 @@ async fn is_there(output: &Output, task: u32) -> bool {
 
 /// The store's clock tells milliseconds apart.
 async fn later() {
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
 /// Whatever `gc` looks at first and at last, and with whatever number of kept versions.
