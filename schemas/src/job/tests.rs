@@ -149,7 +149,14 @@ fn what_is_not_yaml_names_line_and_column() {
 
 #[test]
 fn reserved_stage_names_are_refused() {
-    for name in ["corpus", "gleaner", "x_model", "x_demonstrations", "Weights", "1st"] {
+    for name in [
+        "corpus",
+        "gleaner",
+        "x_model",
+        "x_demonstrations",
+        "Weights",
+        "1st",
+    ] {
         let errors = parse(&MINIMAL.replace("weights:", &format!("{name}:"))).unwrap_err();
         assert!(errors[0].message.contains("name of a stage"), "{name}");
         assert_eq!(errors[0].span.unwrap().line, 5);

@@ -44,7 +44,7 @@ impl Lines {
         line_bytes_max: u64,
     ) -> Result<Self, ReadError> {
         let file = RangeReader::open(io, source)?;
-        file.expect([0..source.bytes]);
+        file.expect(std::iter::once(0..source.bytes));
         let reader =
             decompress(source.format, file.read_from(0)).map_err(|error| ReadError::Contents {
                 name: source.name.clone(),

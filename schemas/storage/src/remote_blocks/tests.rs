@@ -61,7 +61,7 @@ async fn the_next_block_is_on_its_way_if_it_will_be_read() {
     assert_eq!(blocks.ahead(), [3]);
 
     // Beyond the end there is nothing.
-    blocks.expect([0..u64::MAX]);
+    blocks.expect(std::iter::once(0..u64::MAX));
     let last = N_BLOCKS - 1;
     assert_eq!(blocks.get(last).await.unwrap(), expected(&contents, last));
     assert_eq!(blocks.ahead(), [3]);
@@ -75,7 +75,7 @@ async fn waiting_for_a_store_overlaps_with_work() {
         ..ThrottleConfig::default()
     };
     let (blocks, _) = blocks_of(Arc::new(ThrottledStore::new(InMemory::new(), config))).await;
-    blocks.expect([0..u64::MAX]);
+    blocks.expect(std::iter::once(0..u64::MAX));
     let began = tokio::time::Instant::now();
     for idx in 0..N_BLOCKS {
         let _ = blocks.get(idx).await.unwrap();
@@ -90,7 +90,7 @@ async fn waiting_for_a_store_overlaps_with_work() {
 async fn a_block_that_fails_ahead_fails_when_it_is_read() {
     let store = Arc::new(InMemory::new());
     let (blocks, _) = blocks_of(Arc::clone(&store) as Arc<dyn ObjectStore>).await;
-    blocks.expect([0..u64::MAX]);
+    blocks.expect(std::iter::once(0..u64::MAX));
     let _ = blocks.get(0).await.unwrap();
     store.delete(&Path::from("object")).await.unwrap();
     let failed = async {
@@ -119,7 +119,7 @@ proptest! {
             let (blocks, contents) = blocks_of(Arc::new(InMemory::new())).await;
             for (idx, said) in steps {
                 if let Some((from, to)) = said {
-                    blocks.expect([from * BLOCK_BYTES..to * BLOCK_BYTES]);
+                    blocks.expect(std::iter::once(from * BLOCK_BYTES..to * BLOCK_BYTES));
                 }
                 assert!(blocks.get(idx).await.unwrap() == expected(&contents, idx));
                 assert!(blocks.ahead().len() <= AHEAD_MAX);
