@@ -26,7 +26,7 @@ fn judged(judge: &Server, keep: &str) -> Workspace {
         judge.url()
     );
     let workspace = workspace_of(&with_marked(DOCUMENTS));
-    workspace.write("job.yaml", &text.replace("endpoints:", &judges));
+    workspace.write("job.yaml", text.replace("endpoints:", &judges));
     let ended = workspace.run(&[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     workspace
