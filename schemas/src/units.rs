@@ -304,7 +304,10 @@ impl FromStr for Limit {
             return Ok(Self::Count(count));
         }
         match text.parse::<Ratio>() {
-            Ok(share) => Ok(Self::Share(share)),
+            Ok(share) if share.numerator <= share.denominator => Ok(Self::Share(share)),
+            Ok(_) => Err(format!(
+                "{text:?} is more than everything: write a count (10) or a share (1%, 1/100)"
+            )),
             Err(_) => Err(format!(
                 "{text:?} is not a limit: write a count (10) or a share (1%, 1/100)"
             )),
