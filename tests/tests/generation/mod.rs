@@ -13,6 +13,7 @@ mod examples;
 mod exports;
 mod kills;
 mod local;
+mod plans;
 mod real_server;
 mod report;
 mod requests;

@@ -14,6 +14,7 @@
 //! What it never does: parse a reply before it is returned, print a key, wait without a bound.
 
 mod body;
+mod canonical;
 mod client;
 mod config;
 mod failure;
@@ -25,6 +26,7 @@ mod request;
 mod sending;
 mod stop;
 
+pub use canonical::CanonicalRequest;
 pub use client::{Client, ClientError, Jitter, RawReply};
 pub use config::{Dialect, EndpointConfig, Secret, Timeouts};
 pub use failure::{Action, CallError, FailureClass};

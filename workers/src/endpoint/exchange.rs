@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, Usage,
+    Action, CallError, CanonicalRequest, Client, CompletionRequest, Dialect, FailureClass,
+    RequestKey, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
+use super::cost::{cost, cost_of};
 use super::ending::Ending;
 use super::noting::{Ended, Noting, NotingState};
 use super::process::ProcessIdentity;
 use super::purse::Purse;
 use super::shared_pace::SharedPace;
-use super::spending::{Amounts, cost};
 use super::stored::{self, StoredReply};
 use super::under_way::UnderWay;
 use crate::entropy::Entropy;
@@ -119,6 +119,14 @@ impl From<Failure> for NoAnswer {
     }
 }
 
+/// A request with what is made of it once.
+struct Asked {
+    request: CompletionRequest,
+    canonical: CanonicalRequest,
+    request_key: RequestKey,
+    rank: u64,
+}
+
 /// What came of trying to send.
 enum Sending {
     Answered(Box<StoredReply>),
@@ -155,7 +163,8 @@ impl Exchange {
         self.parts.concurrency
     }
 
-    /// The reply to a request: the stored one, or a new one, paid for once.
+    /// The reply to a request: the stored one, or a new one, paid for once. Of requests that wait to be
+    /// sent, those of the smallest `rank` come first: that of the oldest task.
     ///
     /// # Errors
     ///
@@ -163,11 +172,18 @@ impl Exchange {
     pub async fn ask(
         self: &Arc<Self>,
         request: CompletionRequest,
+        rank: u64,
         cancel: &CancellationToken,
     ) -> Result<Answer, NoAnswer> {
-        let request_key = self.parts.client.key(&request);
+        let canonical = request.canonical();
+        let request_key = self.parts.client.key_of(&canonical);
         let key = request_key.to_string();
-        let request = Arc::new(request);
+        let asked = Arc::new(Asked {
+            request,
+            canonical,
+            request_key,
+            rank,
+        });
         let mut pause = LOOK_PAUSE_MIN;
         let mut number = 0;
         let output = &self.parts.output;
@@ -207,12 +223,10 @@ impl Exchange {
                 }
                 continue;
             };
-            let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
+            let (this, asked, key) = (Arc::clone(self), Arc::clone(&asked), key.clone());
             let cancel = cancel.clone();
             let sending = self.sendings.spawn(async move {
-                let sent = this
-                    .send(&request, request_key, &key, number, &cancel)
-                    .await;
+                let sent = this.send(&asked, &key, number, &cancel).await;
                 drop(going);
                 sent
             });
@@ -261,14 +275,14 @@ impl Exchange {
     /// Sends a request under a free number, with retries under the next ones, and stores the reply.
     async fn send(
         &self,
-        request: &CompletionRequest,
-        request_key: RequestKey,
+        asked: &Asked,
         key: &str,
         number: u32,
         cancel: &CancellationToken,
     ) -> Result<Sending, NoAnswer> {
         let parts = &self.parts;
-        let bound = request.token_bound();
+        let request = &asked.request;
+        let bound = asked.canonical.token_bound();
         let estimate = cost(self.parts.price.as_ref(), bound.prompt, bound.completion);
         let noting = Noting {
             parts,
@@ -276,6 +290,7 @@ impl Exchange {
             key,
             stage: &request.stage,
             estimate,
+            rank: asked.rank,
             pace_tokens: bound.prompt / BYTES_PER_TOKEN + bound.completion,
             ending: Ending {
                 cancel,
@@ -290,7 +305,7 @@ impl Exchange {
         };
         let called = parts
             .client
-            .complete(request, request_key, &noting, cancel)
+            .complete(request, asked.request_key, &noting, cancel)
             .await;
         let mut state = noting.state.lock().await;
         let reply = match called {
@@ -317,7 +332,8 @@ impl Exchange {
                 };
             }
         };
-        let spent = self.cost_of(&reply.body, estimate);
+        let usage = Usage::of_body(&reply.body);
+        let spent = cost_of(parts.price.as_ref(), usage, bound);
         let Some(open) = state.open.take() else {
             let message = "a request was sent without a note, which is a bug of Gleaner";
             return Err(Failure::new(FailureKind::Permanent, message).into());
@@ -329,7 +345,7 @@ impl Exchange {
             endpoint: parts.facts.hash.clone(),
             stage: request.stage.clone(),
             model: request.model_or(&parts.facts.model).to_owned(),
-            sent: request.canonical_json(),
+            sent: asked.canonical.as_str().to_owned(),
             asked_for_schema: request.schema.is_some() && reply.dialect != Dialect::None,
             status: u32::from(reply.status),
             body: reply.body,
@@ -341,15 +357,6 @@ impl Exchange {
         let kept = stored::keep_reply(&parts.output, stored).await;
         parts.purse.settle(open.reservation, spent).await;
         Ok(Sending::Answered(Box::new(kept?)))
-    }
-
-    /// What a reply cost by the server's count; where it does not tell, the most it may have.
-    fn cost_of(&self, body: &Bytes, estimate: Amounts) -> Amounts {
-        let usage = Usage::of_body(body);
-        match (usage.prompt_tokens, usage.completion_tokens) {
-            (Some(prompt), Some(completion)) => cost(self.parts.price.as_ref(), prompt, completion),
-            _ => estimate,
-        }
     }
 
     fn no_answer(&self, error: &CallError) -> NoAnswer {

@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod cost;
 pub mod ending;
 pub mod exchange;
 pub mod local;

@@ -15,7 +15,8 @@ use crate::endpoint::exchange::{Answer, Exchange, NoAnswer};
 
 /// What is asked first, to find out what a server knows. The same for all tasks: its reply is
 /// stored, and paid for once.
-const PROBE: &str = "The quick brown fox jumps over the lazy dog, and two and two is four.";
+pub(super) const PROBE: &str =
+    "The quick brown fox jumps over the lazy dog, and two and two is four.";
 
 /// llama-cpp-python, of models that put no token before a text, lists with each token the likelihood
 /// that it has after itself, and leaves out the generated one.
@@ -33,6 +34,8 @@ pub(crate) struct Server {
     log_probabilities: LogProbabilities,
     /// Sent in front of each text.
     eos: Option<String>,
+    /// Of the task.
+    rank: u64,
     cancel: CancellationToken,
     dialect: OnceCell<LossDialect>,
 }
@@ -62,6 +65,7 @@ impl Server {
             model: served.model.clone(),
             log_probabilities: served.log_probabilities,
             eos: eos.map(str::to_owned),
+            rank: endpoints.exchanges.next_rank(),
             cancel: cancel.clone(),
             dialect: OnceCell::new(),
         })
@@ -103,7 +107,7 @@ impl Server {
 
     async fn send(&self, dialect: LossDialect, prompt: String) -> Result<Answer, NoAnswer> {
         let request = dialect.request(prompt, self.model.clone());
-        self.exchange.ask(request, &self.cancel).await
+        self.exchange.ask(request, self.rank, &self.cancel).await
     }
 
     /// Whom messages are about.
