@@ -56,6 +56,10 @@ pub trait Pace: Send + Sync {
 #[derive(Debug)]
 struct State {
     limit: f64,
+    /// Below it the limit doubles with each round of answers, above it grows by one.
+    threshold: f64,
+    /// Whether a request was answered since the limit decreased.
+    was_answered: bool,
     /// Those who wait for a turn, by rank and order of arrival.
     waiting: BTreeMap<(u64, u64), Arc<Notify>>,
     n_arrived: u64,
@@ -160,6 +164,8 @@ impl Limiter {
             ceiling,
             state: Mutex::new(State {
                 limit: ceiling as f64,
+                threshold: ceiling as f64,
+                was_answered: true,
                 waiting: BTreeMap::new(),
                 n_arrived: 0,
                 n_lined_up: 0,
@@ -247,8 +253,11 @@ impl Limiter {
         let mut state = self.state();
         state.answered_at = Some(Instant::now());
         state.n_given_up = 0;
+        state.was_answered = true;
         if state.limit < self.ceiling as f64 {
-            state.limit = (state.limit + 1.0 / state.limit).min(self.ceiling as f64);
+            let is_far = state.limit < state.threshold;
+            let step = if is_far { 1.0 } else { 1.0 / state.limit };
+            state.limit = (state.limit + step).min(self.ceiling as f64);
             state.call_first();
             drop(state);
             self.places.notify_one();
@@ -272,6 +281,11 @@ impl Limiter {
             .is_none_or(|at| now.saturating_duration_since(at) >= DECREASE_PAUSE);
         if is_due {
             state.limit = (state.limit * DECREASE).max(1.0);
+            // While nobody is answered, nothing is learnt of how many the server bears.
+            if state.was_answered {
+                state.threshold = state.limit;
+            }
+            state.was_answered = false;
             state.decreased_at = Some(now);
         }
         if let Some(pause) = pause {
@@ -323,6 +337,38 @@ mod tests {
             limiter.throttled(None);
         }
         assert_eq!(limiter.limit(), 1);
+    }
+
+    /// A server that was away for a while is soon asked as much as before, and by and by more.
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_comes_back_quickly() {
+        let limiter = Limiter::new(32);
+        for _ in 0..20 {
+            limiter.throttled(None);
+            tokio::time::advance(DECREASE_PAUSE).await;
+        }
+        assert_eq!(limiter.limit(), 1);
+        // Each round has as many answers as the limit was.
+        let mut rounds = Vec::new();
+        while limiter.limit() < 32 {
+            for _ in 0..limiter.limit() {
+                limiter.answered();
+            }
+            rounds.push(limiter.limit());
+        }
+        assert_eq!(rounds[..6], [2, 4, 8, 16, 23, 24], "{rounds:?}");
+        assert!(rounds.len() < 17, "{rounds:?}");
+        // One that answers some and refuses others is not asked more and more.
+        for _ in 0..3 {
+            limiter.throttled(None);
+            limiter.answered();
+            tokio::time::advance(DECREASE_PAUSE).await;
+        }
+        let before = limiter.limit();
+        for _ in 0..before {
+            limiter.answered();
+        }
+        assert!(limiter.limit() <= before + 1, "{before}");
     }
 
     /// Some are got ready while all places are taken, but not all that are to be sent.
