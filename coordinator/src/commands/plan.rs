@@ -127,6 +127,10 @@ pub enum StageState {
     Waits,
 }
 
+/// What nobody can count before.
+const SECOND_TRIES: &str =
+    "replies that are cut off or cannot be read are asked for once more, which is not counted";
+
 impl PlanReport {
     /// The report as text.
     #[must_use]
@@ -178,6 +182,9 @@ impl PlanReport {
             for note in &stage.notes {
                 let _ = writeln!(text, "  {:width$}  {note}", "");
             }
+        }
+        if self.stages.iter().any(|stage| !stage.requests.is_empty()) {
+            let _ = writeln!(text, "  {SECOND_TRIES}");
         }
         text
     }
