@@ -25,6 +25,7 @@ mod language_models;
 mod language_models_server;
 mod layouts;
 mod lineage;
+mod losses_of_both;
 mod memory;
 mod observability;
 mod overtaken;

@@ -147,7 +147,7 @@ fn measure(name: &str, output: &Output, n_requests: usize, concurrency: usize) {
         let cancel = CancellationToken::new();
         let asked = (0..n_requests).map(|idx| {
             let (exchange, cancel) = (Arc::clone(&exchange), cancel.clone());
-            let asked = tokio::spawn(async move { exchange.ask(request(idx), &cancel).await });
+            let asked = tokio::spawn(async move { exchange.ask(request(idx), 0, &cancel).await });
             async { asked.await.unwrap().map(|_| ()) }
         });
         let asked = futures::stream::iter(asked).buffered(ITEMS_PER_REQUEST * concurrency);

@@ -11,6 +11,7 @@ mod batch_columns;
 pub mod endpoint;
 pub mod entropy;
 pub mod execute;
+pub mod expected_requests;
 pub mod forecast;
 pub mod generation;
 pub mod graded_documents;

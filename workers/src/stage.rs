@@ -28,8 +28,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::access::Endpoints;
+use crate::expected_requests::{RequestSample, StageRequests};
 use crate::forecast::{BeforeRun, Forecast, ImpliedStage};
-use crate::generation::estimate::ItemRequests;
 use crate::language_model::ModelFacts;
 pub use crate::phase_input::{DocumentSource, PhaseInput, Sample, SideTable};
 
@@ -102,14 +102,14 @@ pub trait Stage: Debug + Send + Sync {
         Ok(Forecast::default())
     }
 
-    /// What it asks of language-model servers for one of its items, on average over items with these
-    /// texts; nothing where it asks none.
+    /// What it will ask of language-model servers, by some of its items; no phase where it asks none.
+    /// Items are those of the first phase of [`Stage::outlook`].
     ///
     /// # Errors
     ///
     /// If a prompt cannot be made.
-    fn requests_for(&self, _texts: &[String]) -> Result<Vec<ItemRequests>, Failure> {
-        Ok(Vec::new())
+    fn requests_for(&self, _sample: &RequestSample<'_>) -> Result<StageRequests, Failure> {
+        Ok(StageRequests::default())
     }
 
     /// The next step, given what is complete. Must be a pure function.

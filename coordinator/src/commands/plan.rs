@@ -1,6 +1,7 @@
 //! `gleaner plan` and `gleaner validate`: what a run would do, without writing anything.
 
 mod requests;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,8 +18,8 @@ use gleaner_workers::stage::{ExpectedPhase, PhaseInput};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use self::requests::Items;
 pub use self::requests::RequestsReport;
+use self::requests::{Asked, Items, Progress as StageProgress};
 use crate::broker::BrokerArguments;
 use crate::checked_job::CheckedStage;
 use crate::commands::prepare::{self, JobArguments};
@@ -126,6 +127,10 @@ pub enum StageState {
     Waits,
 }
 
+/// What nobody can count before.
+const SECOND_TRIES: &str =
+    "replies that are cut off or cannot be read are asked for once more, which is not counted";
+
 impl PlanReport {
     /// The report as text.
     #[must_use]
@@ -177,6 +182,9 @@ impl PlanReport {
             for note in &stage.notes {
                 let _ = writeln!(text, "  {:width$}  {note}", "");
             }
+        }
+        if self.stages.iter().any(|stage| !stage.requests.is_empty()) {
+            let _ = writeln!(text, "  {SECOND_TRIES}");
         }
         text
     }
@@ -296,8 +304,7 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
     for checked in &driver.job.stages {
         let forecast = driver.inputs.forecasts.get(&checked.name);
         let forecast = forecast.unwrap_or(&nothing);
-        let requests = items.requests(driver, checked, &finished).await?;
-        let report = |state, why: String| StageReport {
+        let report = |state, why: String, asked: Asked| StageReport {
             name: checked.name.clone(),
             kind: checked.kind.name().to_owned(),
             state,
@@ -309,8 +316,8 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                 bytes: memory.bytes,
                 parts: memory.parts.clone(),
             }),
-            notes: forecast.notes.clone(),
-            requests: requests.clone(),
+            notes: forecast.notes.iter().cloned().chain(asked.note).collect(),
+            requests: asked.reports,
         };
         if let Some(open) = &blocked_by
             && checked.stage.needs().iter().any(|need| match need {
@@ -321,26 +328,26 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
             let phases = outlook.after(checked, |_| true)?;
             let why = format!("its input depends on {open}");
             let n_tasks = phases.iter().filter_map(|phase| phase.n_tasks).sum();
+            let asked = items.requests(driver, checked, &finished, None).await?;
             reports.push(StageReport {
                 n_tasks,
                 phases,
-                ..report(StageState::Waits, why)
+                ..report(StageState::Waits, why, asked)
             });
             continue;
         }
-        let (reuse, open, why, phases) = match driver.run_stage(checked, &finished).await? {
+        let (so_far, open, why, phases) = match driver.run_stage(checked, &finished).await? {
             StageEnd::Finished(stage) => {
                 let why = "parameters and inputs are unchanged".to_owned();
                 reports.push(StageReport {
                     n_tasks: stage.reuse.n_tasks,
                     n_reused: stage.reuse.n_reused,
-                    requests: Vec::new(),
-                    ..report(StageState::Reused, why)
+                    ..report(StageState::Reused, why, Asked::default())
                 });
                 finished.insert(checked.name.clone(), *stage);
                 continue;
             }
-            StageEnd::Open(phase, reuse) => {
+            StageEnd::Open(phase, so_far) => {
                 let name = phase.plan.phase.clone();
                 let why = if phase.n_reused > 0 {
                     format!(
@@ -356,14 +363,19 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
                     is_later |= expected.name == name;
                     was_later
                 })?;
-                (reuse, Some(phase), why, phases)
+                (so_far, Some(phase), why, phases)
             }
-            StageEnd::Reduce(phase, reuse) => {
+            StageEnd::Reduce(phase, so_far) => {
                 let phases = outlook.after(checked, |expected| expected.is_table)?;
                 let why = format!("{phase} runs in the coordinator, then what follows it");
-                (reuse, None, why, phases)
+                (so_far, None, why, phases)
             }
         };
+        let progress = Some(StageProgress {
+            so_far: &so_far,
+            open: open.as_deref(),
+        });
+        let asked = items.requests(driver, checked, &finished, progress).await?;
         let n_expected: u64 = phases.iter().filter_map(|phase| phase.n_tasks).sum();
         let n_reused_open = open.as_ref().map_or(0, |phase| phase.n_reused);
         let open = open.map(|phase| PhaseReport {
@@ -374,10 +386,10 @@ async fn plan_stages(driver: &Driver<'_>) -> Result<Vec<StageReport>, RunError> 
             note: phase.slow,
         });
         reports.push(StageReport {
-            n_tasks: reuse.n_tasks + n_expected,
-            n_reused: reuse.n_reused + n_reused_open,
+            n_tasks: so_far.reuse.n_tasks + n_expected,
+            n_reused: so_far.reuse.n_reused + n_reused_open,
             phases: open.into_iter().chain(phases).collect(),
-            ..report(StageState::Open, why)
+            ..report(StageState::Open, why, asked)
         });
         blocked_by.get_or_insert_with(|| checked.name.clone());
     }

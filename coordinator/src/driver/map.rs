@@ -85,7 +85,7 @@ impl Driver<'_> {
                 (None, Mode::Plan) => {
                     progress.reuse.n_tasks += plan.n_tasks;
                     let open = self.open_phase(plan, &tasks).await?;
-                    return Ok(Some(StageEnd::Open(Box::new(open), progress.reuse)));
+                    return Ok(Some(StageEnd::Open(Box::new(open), progress.so_far())));
                 }
                 (None, Mode::Run) => {
                     let shards = tasks.iter().map(|task| &task.shard);

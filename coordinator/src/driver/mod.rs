@@ -142,9 +142,18 @@ pub enum StageEnd {
     /// It is complete.
     Finished(Box<FinishedStage>),
     /// [`Mode::Plan`]: this map phase has open tasks; what follows depends on them.
-    Open(Box<OpenPhase>, Reuse),
+    Open(Box<OpenPhase>, SoFar),
     /// [`Mode::Plan`]: a reduce or a query has to run; its inputs are complete.
-    Reduce(String, Reuse),
+    Reduce(String, SoFar),
+}
+
+/// What of a stage is complete where [`Mode::Plan`] stopped.
+#[derive(Debug, Clone, Default)]
+pub struct SoFar {
+    /// Tasks, and how many were there before.
+    pub reuse: Reuse,
+    /// Names of its complete map phases.
+    pub maps: BTreeSet<String>,
 }
 
 /// Runs or plans the stages of a job.
@@ -182,6 +191,13 @@ struct StageProgress {
 }
 
 impl StageProgress {
+    fn so_far(&self) -> SoFar {
+        SoFar {
+            reuse: self.reuse,
+            maps: self.maps.keys().cloned().collect(),
+        }
+    }
+
     /// Remembers a map phase that is complete.
     fn keep(&mut self, phase: &MapPhase, folder: &str, manifest: &Arc<PhaseManifest>) {
         self.folders.push((folder.to_owned(), Arc::clone(manifest)));
@@ -253,7 +269,7 @@ impl Driver<'_> {
                         tables: &completed_stages,
                     };
                     let Some(table) = sql_stage::run(self, &query).await? else {
-                        return Ok(StageEnd::Reduce("query".to_owned(), progress.reuse));
+                        return Ok(StageEnd::Reduce("query".to_owned(), progress.so_far()));
                     };
                     progress.is_computed |= table.is_new;
                     progress.reduces.insert("query".to_owned(), table.result);
@@ -311,14 +327,14 @@ impl Driver<'_> {
         };
         let result = match (stored, self.mode) {
             (Some(_), Mode::Plan) if is_lost => {
-                return Ok(Some(StageEnd::Reduce(name, progress.reuse)));
+                return Ok(Some(StageEnd::Reduce(name, progress.so_far())));
             }
             (Some(result), Mode::Run) if is_lost => {
                 let restored = reducer.restore(planned, checked.kind, &checked.stage, result);
                 restored.await?
             }
             (Some(result), _) => result,
-            (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.reuse))),
+            (None, Mode::Plan) => return Ok(Some(StageEnd::Reduce(name, progress.so_far()))),
             (None, Mode::Run) => {
                 progress.is_computed = true;
                 let step = Observation::StepStarted { step: &name };

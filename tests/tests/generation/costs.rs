@@ -123,6 +123,110 @@ fn servers_that_do_not_tell_their_usage_cost_something_all_the_same() {
     assert_close(&report["cost"]["money"], money);
 }
 
+/// A part of it, or what is no number of tokens: what is told counts, the rest is estimated and
+/// marked. None of it keeps a text from being used.
+#[test]
+fn servers_that_tell_a_part_of_their_usage_or_nonsense() {
+    // Of the four rows of each document, the first has the tokens of its completion.
+    let check = |usage: Value, prompt: Option<u64>, completion: Option<u64>| {
+        let sent = usage.clone();
+        let script: Script = Arc::new(move |request: &Request| {
+            let text = completion_of(request);
+            let choice = json!({ "message": { "content": text }, "finish_reason": "stop" });
+            let body = json!({ "choices": [choice], "usage": sent });
+            Play::Body(body.to_string().into_bytes())
+        });
+        let server = Server::playing(script);
+        let price = "price: {input: 10, output: 40}, budget: 5";
+        let workspace = workspace(3, &job(&server.url(), price, QUERIES));
+        let _ = workspace.run(&[]).expect(0);
+        let rows = workspace.sql(
+            "SELECT count(*) AS n, count(*) FILTER (WHERE reason LIKE 'not_json%' OR status = \
+             'failed') AS lost, bool_or(tokens_estimated) AS estimated, max(prompt_tokens) AS p, \
+             max(completion_tokens) AS c, min(completion_tokens + prompt_tokens) AS least FROM queries \
+             WHERE prompt_tokens + completion_tokens > 0",
+        );
+        let row = &rows[0];
+        assert_eq!(count(&workspace, "queries"), 12, "{usage}");
+        assert_eq!(number(row, "lost"), 0, "{usage}: {row}");
+        let is_whole = prompt.is_some() && completion.is_some();
+        assert_eq!(row["estimated"], !is_whole, "{usage}: {row}");
+        for (found, told) in [("p", prompt), ("c", completion)] {
+            let found = number(row, found);
+            match told {
+                Some(told) => assert_eq!(found, told, "{usage}: {row}"),
+                // By the length of the texts.
+                None => assert!((10..10_000).contains(&found), "{usage}: {row}"),
+            }
+        }
+        // What is booked is never less than what was told, and never nothing.
+        let status = workspace.gleaner(&["status", "out", "--json"]).expect(0);
+        let status = status.events().remove(0);
+        let spent = status["endpoints"]["endpoints"][0]["spent"]["tokens"].as_u64();
+        let spent = spent.unwrap_or_else(|| panic!("{status}"));
+        let told = 3 * (prompt.unwrap_or(0) + completion.unwrap_or(0));
+        if is_whole {
+            assert_eq!(spent, told, "{usage}: {status}");
+        } else {
+            assert!(spent > told + 300, "{usage}: {status}");
+        }
+    };
+    check(
+        json!({ "prompt_tokens": 321, "completion_tokens": 77 }),
+        Some(321),
+        Some(77),
+    );
+    check(json!({ "prompt_tokens": 321 }), Some(321), None);
+    check(json!({ "completion_tokens": 77 }), None, Some(77));
+    check(
+        json!({ "prompt_tokens": 321, "total_tokens": 398 }),
+        Some(321),
+        Some(77),
+    );
+    check(
+        json!({ "prompt_tokens": "321", "completion_tokens": "77" }),
+        Some(321),
+        Some(77),
+    );
+    check(
+        json!({ "prompt_tokens": -5, "completion_tokens": -1 }),
+        None,
+        None,
+    );
+    check(
+        json!({ "prompt_tokens": "many", "completion_tokens": 77 }),
+        None,
+        Some(77),
+    );
+    check(
+        json!({ "prompt_tokens": 1e300, "completion_tokens": null }),
+        None,
+        None,
+    );
+    check(json!([]), None, None);
+}
+
+/// Where only the sum is told, no more is told of both.
+#[test]
+fn servers_that_tell_only_the_sum_of_tokens() {
+    let script: Script = Arc::new(move |request: &Request| {
+        let text = completion_of(request);
+        let choice = json!({ "message": { "content": text }, "finish_reason": "stop" });
+        let body = json!({ "choices": [choice], "usage": { "total_tokens": 500 } });
+        Play::Body(body.to_string().into_bytes())
+    });
+    let server = Server::playing(script);
+    let workspace = workspace(3, &job(&server.url(), "", QUERIES));
+    let _ = workspace.run(&[]).expect(0);
+    let summed = "(SELECT doc_id FROM queries GROUP BY doc_id HAVING sum(prompt_tokens + \
+                  completion_tokens) = 500 AND bool_or(tokens_estimated))";
+    assert_eq!(count(&workspace, summed), 3);
+}
+
+fn completion_of(request: &Request) -> String {
+    completion(&request.body, Style::Related)
+}
+
 #[test]
 fn failures_are_told_by_class() {
     let script: Script = Arc::new(|request: &Request| match request.number {

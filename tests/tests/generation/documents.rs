@@ -123,6 +123,72 @@ fn documents_of_all_kinds() {
     }
 }
 
+/// A server whose model has room for so many bytes of messages.
+fn with_context(bytes_max: usize) -> Server {
+    Server::playing(std::sync::Arc::new(move |request: &Request| {
+        let messages = request.body["messages"].as_array().unwrap();
+        let bytes = messages
+            .iter()
+            .map(|message| message["content"].as_str().unwrap().len());
+        if bytes.sum::<usize>() <= bytes_max {
+            return Play::Answer;
+        }
+        let words = r#"{"error": {"message": "maximum context length is 2048 tokens"}}"#;
+        Play::Status(400, Vec::new(), words.to_owned())
+    }))
+}
+
+/// What the job's author thinks that fits may be too long for the model all the same.
+#[test]
+fn documents_that_are_longer_than_the_context_are_cut_or_left_out_as_the_job_says() {
+    let documents = [
+        document("long", "rivers and bridges of the north. ".repeat(600)),
+        document("short", "rivers and bridges of the south"),
+    ];
+    for long in ["truncate", "reject"] {
+        let server = with_context(9_000);
+        let judge = with_context(9_000);
+        let workspace = workspace_of(&documents);
+        let stages = format!(
+            "
+  queries: {{kind: synthetic_queries, endpoint: llm, document_bytes: 40000, long_documents: {long}, \
+             filter: {{reject: []}}, judge: {{endpoint: judge, keep: all}}}}
+"
+        );
+        let endpoints = format!(
+            "endpoints:\n  judge: {{url: \"{}\", model: other}}",
+            judge.url()
+        );
+        let text_of_job = job(&server.url(), "", &stages).replace("endpoints:", &endpoints);
+        workspace.write("job.yaml", text_of_job);
+        let _ = workspace.run(&[]).expect(0);
+        let rows = |id: &str, rest: &str| {
+            count(
+                &workspace,
+                &format!("queries WHERE doc_id = '{id}' AND {rest}"),
+            )
+        };
+        assert_eq!(rows("short", "status = 'ok' AND attempts = 1"), 4, "{long}");
+        assert_eq!(rows("short", "judged_grade IS NOT NULL"), 4, "{long}");
+        let n_asked = server.n_requests() - 1;
+        if long == "truncate" {
+            // 19,800 bytes do not fit, and neither may half of them.
+            assert!((2..=3).contains(&n_asked), "{n_asked}");
+            let sound = format!("status = 'ok' AND attempts = {n_asked}");
+            assert_eq!(rows("long", &sound), 4);
+            assert_eq!(rows("long", "judged_grade IS NOT NULL"), 4);
+        } else {
+            assert_eq!(n_asked, 1);
+            let failed = "status = 'failed' AND reason LIKE 'context_overflow: %'";
+            assert_eq!(rows("long", failed), 4);
+        }
+        // None of it is asked again.
+        let n_requests = (server.n_requests(), judge.n_requests());
+        assert_eq!(workspace.summary(&[])["is_new"], false, "{long}");
+        assert_eq!((server.n_requests(), judge.n_requests()), n_requests);
+    }
+}
+
 #[test]
 fn queries_that_the_user_brings() {
     const STAGES: &str = "

@@ -14,6 +14,7 @@ mod exports;
 mod judges;
 mod kills;
 mod local;
+mod plans;
 mod real_server;
 mod report;
 mod requests;

@@ -10,6 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::canonical::CanonicalRequest;
 use crate::config::{Dialect, EndpointConfig};
 use crate::failure::{Action, CallError, FailureClass};
 use crate::limiter::{Limiter, Pace};
@@ -138,7 +139,13 @@ impl Client {
     /// The key of a request at this endpoint.
     #[must_use]
     pub fn key(&self, request: &CompletionRequest) -> RequestKey {
-        request.key(&self.config.url, &self.config.model)
+        self.key_of(&request.canonical())
+    }
+
+    /// The same, of its canonical form.
+    #[must_use]
+    pub fn key_of(&self, canonical: &CanonicalRequest) -> RequestKey {
+        canonical.key(&self.config.url, &self.config.model)
     }
 
     /// How JSON is asked for now.
@@ -205,7 +212,7 @@ impl Client {
             let mut turn = tokio::select! {
                 biased;
                 () = self.ended(cancel) => return Err(ended(previous)),
-                turn = self.limiter.line_up() => turn,
+                turn = self.limiter.line_up(pace.rank()) => turn,
             };
             if !pace.before(previous).await {
                 return Err(ended(previous));

@@ -14,6 +14,7 @@
 //! What it never does: parse a reply before it is returned, print a key, wait without a bound.
 
 mod body;
+mod canonical;
 mod client;
 mod config;
 mod failure;
@@ -27,6 +28,7 @@ mod said;
 mod sending;
 mod stop;
 
+pub use canonical::CanonicalRequest;
 pub use client::{Client, ClientError, Jitter, RawReply};
 pub use config::{Dialect, EndpointConfig, Secret, Timeouts};
 pub use failure::{Action, CallError, FailureClass};

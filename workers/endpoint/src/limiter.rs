@@ -1,6 +1,7 @@
 //! How many requests may be in flight: fewer while the server is overloaded, more as it recovers;
 //! and whether it answers anybody at all.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,11 +49,25 @@ pub trait Pace: Send + Sync {
 
     /// What was consented to is not sent after all.
     async fn withdraw(&self) {}
+
+    /// Of several who wait in line, the smallest comes first. With the rank of its task, an older task
+    /// ends before a newer one begins to send, whose requests then fill the places that the last ones
+    /// of the older leave.
+    fn rank(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Debug)]
 struct State {
     limit: f64,
+    /// Below it the limit doubles with each round of answers, above it grows by one.
+    threshold: f64,
+    /// Whether a request was answered since the limit decreased.
+    was_answered: bool,
+    /// Those who wait for a turn, by rank and order of arrival.
+    waiting: BTreeMap<(u64, u64), Arc<Notify>>,
+    n_arrived: u64,
     /// Requests that are got ready or in flight.
     n_lined_up: usize,
     n_in_flight: usize,
@@ -74,6 +89,15 @@ impl State {
     fn has_place(&self) -> bool {
         self.n_in_flight < self.limit as usize
     }
+
+    /// Tells whoever is first in line that there may be a turn.
+    fn call_first(&self) {
+        if let Some(called) = self.waiting.values().next()
+            && self.has_turn()
+        {
+            called.notify_one();
+        }
+    }
 }
 
 /// Shared by all requests to an endpoint.
@@ -81,10 +105,24 @@ impl State {
 pub(crate) struct Limiter {
     ceiling: usize,
     state: Mutex<State>,
-    /// Somebody left the line.
-    turns: Notify,
     /// Somebody left his place.
     places: Notify,
+}
+
+/// Waits in line until it is dropped.
+#[derive(Debug)]
+struct Waiting<'a> {
+    limiter: &'a Limiter,
+    key: (u64, u64),
+    called: Arc<Notify>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.limiter.state();
+        state.waiting.remove(&self.key);
+        state.call_first();
+    }
 }
 
 /// A turn to be got ready, and then a place among the requests in flight.
@@ -116,8 +154,8 @@ impl Drop for Turn {
             let mut state = self.limiter.state();
             state.n_lined_up -= 1;
             state.n_in_flight -= usize::from(self.has_place);
+            state.call_first();
         }
-        self.limiter.turns.notify_one();
         if self.has_place {
             self.limiter.places.notify_one();
         }
@@ -131,6 +169,10 @@ impl Limiter {
             ceiling,
             state: Mutex::new(State {
                 limit: ceiling as f64,
+                threshold: ceiling as f64,
+                was_answered: true,
+                waiting: BTreeMap::new(),
+                n_arrived: 0,
                 n_lined_up: 0,
                 n_in_flight: 0,
                 decreased_at: None,
@@ -138,7 +180,6 @@ impl Limiter {
                 answered_at: None,
                 n_given_up: 0,
             }),
-            turns: Notify::new(),
             places: Notify::new(),
         }
     }
@@ -147,17 +188,45 @@ impl Limiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn.
-    pub(crate) async fn line_up(self: &Arc<Self>) -> Turn {
-        let take = |state: &mut State| {
-            let is_free = state.has_turn();
-            state.n_lined_up += usize::from(is_free);
-            is_free
-        };
-        self.wait(&self.turns, take).await;
+    /// Waits for a turn, behind those with a smaller rank and those of its own that came before.
+    pub(crate) async fn line_up(self: &Arc<Self>, rank: u64) -> Turn {
+        let waiting = self.wait_in_line(rank);
+        loop {
+            let wait_until = {
+                let mut state = self.state();
+                let is_first = state.waiting.keys().next() == Some(&waiting.key);
+                let not_before = state.not_before.filter(|it| *it > Instant::now());
+                if not_before.is_none() && is_first && state.has_turn() {
+                    state.n_lined_up += 1;
+                    break;
+                }
+                not_before
+            };
+            match wait_until {
+                Some(not_before) => {
+                    tokio::time::sleep_until(not_before).await;
+                    // Others wait for the same moment.
+                    self.state().call_first();
+                }
+                None => waiting.called.notified().await,
+            }
+        }
         Turn {
             limiter: Arc::clone(self),
             has_place: false,
+        }
+    }
+
+    fn wait_in_line(&self, rank: u64) -> Waiting<'_> {
+        let called = Arc::new(Notify::new());
+        let mut state = self.state();
+        let key = (rank, state.n_arrived);
+        state.n_arrived += 1;
+        state.waiting.insert(key, Arc::clone(&called));
+        Waiting {
+            limiter: self,
+            key,
+            called,
         }
     }
 
@@ -189,10 +258,13 @@ impl Limiter {
         let mut state = self.state();
         state.answered_at = Some(Instant::now());
         state.n_given_up = 0;
+        state.was_answered = true;
         if state.limit < self.ceiling as f64 {
-            state.limit = (state.limit + 1.0 / state.limit).min(self.ceiling as f64);
+            let is_far = state.limit < state.threshold;
+            let step = if is_far { 1.0 } else { 1.0 / state.limit };
+            state.limit = (state.limit + step).min(self.ceiling as f64);
+            state.call_first();
             drop(state);
-            self.turns.notify_one();
             self.places.notify_one();
         }
     }
@@ -214,6 +286,11 @@ impl Limiter {
             .is_none_or(|at| now.saturating_duration_since(at) >= DECREASE_PAUSE);
         if is_due {
             state.limit = (state.limit * DECREASE).max(1.0);
+            // While nobody is answered, nothing is learnt of how many the server bears.
+            if state.was_answered {
+                state.threshold = state.limit;
+            }
+            state.was_answered = false;
             state.decreased_at = Some(now);
         }
         if let Some(pause) = pause {
@@ -267,25 +344,97 @@ mod tests {
         assert_eq!(limiter.limit(), 1);
     }
 
+    /// A server that was away for a while is soon asked as much as before, and by and by more.
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_comes_back_quickly() {
+        let limiter = Limiter::new(32);
+        for _ in 0..20 {
+            limiter.throttled(None);
+            tokio::time::advance(DECREASE_PAUSE).await;
+        }
+        assert_eq!(limiter.limit(), 1);
+        // Each round has as many answers as the limit was.
+        let mut rounds = Vec::new();
+        while limiter.limit() < 32 {
+            for _ in 0..limiter.limit() {
+                limiter.answered();
+            }
+            rounds.push(limiter.limit());
+        }
+        assert_eq!(rounds[..6], [2, 4, 8, 16, 23, 24], "{rounds:?}");
+        assert!(rounds.len() < 17, "{rounds:?}");
+        // One that answers some and refuses others is not asked more and more.
+        for _ in 0..3 {
+            limiter.throttled(None);
+            limiter.answered();
+            tokio::time::advance(DECREASE_PAUSE).await;
+        }
+        let before = limiter.limit();
+        for _ in 0..before {
+            limiter.answered();
+        }
+        assert!(limiter.limit() <= before + 1, "{before}");
+    }
+
     /// Some are got ready while all places are taken, but not all that are to be sent.
     #[tokio::test(start_paused = true)]
     async fn a_few_are_ready_ahead() {
         let limiter = Arc::new(Limiter::new(20));
         let mut turns = Vec::new();
         for _ in 0..30 {
-            turns.push(futures_poll(std::pin::pin!(limiter.line_up())).expect("a turn"));
+            turns.push(futures_poll(std::pin::pin!(limiter.line_up(0))).expect("a turn"));
         }
-        assert!(futures_poll(std::pin::pin!(limiter.line_up())).is_none());
+        assert!(futures_poll(std::pin::pin!(limiter.line_up(0))).is_none());
         for turn in turns.iter_mut().take(20) {
             futures_poll(std::pin::pin!(turn.place())).expect("a place");
         }
         assert!(futures_poll(std::pin::pin!(turns[20].place())).is_none());
         // Whoever leaves the line without a place makes room in the line only.
         turns.pop();
-        let mut last = futures_poll(std::pin::pin!(limiter.line_up())).expect("a turn");
+        let mut last = futures_poll(std::pin::pin!(limiter.line_up(0))).expect("a turn");
         assert!(futures_poll(std::pin::pin!(last.place())).is_none());
         turns.remove(0);
         futures_poll(std::pin::pin!(last.place())).expect("a place");
+    }
+
+    /// Whoever has a smaller rank comes first, whenever it comes; who goes away holds nobody up.
+    #[tokio::test(start_paused = true)]
+    async fn older_tasks_come_first() {
+        let limiter = Arc::new(Limiter::new(1));
+        let mut turns = Vec::new();
+        for _ in 0..1 + AHEAD_MIN {
+            turns.push(limiter.line_up(0).await);
+        }
+        let mut waiting: Vec<_> = [7, 5, 7, 3, 5]
+            .into_iter()
+            .map(|rank| Box::pin(limiter.line_up(rank)))
+            .collect();
+        let mut ready = |turns: &mut Vec<Turn>| {
+            let mut found = Vec::new();
+            for (idx, line) in waiting.iter_mut().enumerate() {
+                if let Some(turn) = futures_poll(line.as_mut()) {
+                    turns.push(turn);
+                    found.push(idx);
+                }
+            }
+            for idx in found.iter().rev() {
+                drop(waiting.remove(*idx));
+            }
+            found
+        };
+        assert_eq!(ready(&mut turns), Vec::<usize>::new());
+        turns.pop();
+        assert_eq!(ready(&mut turns), [3]);
+        // Those of rank 5 in the order in which they came; they stand second and last by now.
+        turns.pop();
+        assert_eq!(ready(&mut turns), [1]);
+        turns.pop();
+        assert_eq!(ready(&mut turns), [2]);
+        turns.pop();
+        assert_eq!(ready(&mut turns), [0]);
+        drop(waiting);
+        turns.pop();
+        assert!(futures_poll(std::pin::pin!(limiter.line_up(9))).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -311,7 +460,7 @@ mod tests {
     }
 
     async fn placed(limiter: &Arc<Limiter>) -> Turn {
-        let mut turn = limiter.line_up().await;
+        let mut turn = limiter.line_up(0).await;
         turn.place().await;
         turn
     }

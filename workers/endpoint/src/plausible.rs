@@ -24,6 +24,8 @@ impl Usage {
         // Every prompt has a token.
         self.prompt_tokens = within(self.prompt_tokens, bound.prompt).filter(|it| *it > 0);
         self.completion_tokens = within(self.completion_tokens, bound.completion);
+        let all = bound.prompt.saturating_add(bound.completion);
+        self.total_tokens = within(self.total_tokens, all);
         if self.completion_tokens == Some(0) && Reply::decode(body).is_ok() {
             self.completion_tokens = None;
         }

@@ -1,5 +1,6 @@
 //! Reads a reply, leniently: what a server leaves out or invents never costs what was paid for.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::{self, FailureClass};
@@ -37,6 +38,8 @@ pub struct Usage {
     pub prompt_tokens: Option<u64>,
     /// Of the completion.
     pub completion_tokens: Option<u64>,
+    /// Of both, where that is all that is told.
+    pub total_tokens: Option<u64>,
 }
 
 /// A reply that was understood.
@@ -71,26 +74,70 @@ impl Usage {
     /// The tokens that a body tells of, if it is JSON at all.
     #[must_use]
     pub fn of_body(body: &[u8]) -> Self {
+        /// The rest of a body is passed over.
+        #[derive(Deserialize)]
+        struct WithUsage {
+            #[serde(default)]
+            usage: Value,
+        }
         let text = String::from_utf8_lossy(body);
-        let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        Self::of(&value)
+        let body: Option<WithUsage> = serde_json::from_str(text.trim()).ok();
+        body.map(|body| Self::of(&body.usage)).unwrap_or_default()
     }
 
-    fn of(value: &Value) -> Self {
-        let number = |names: [&str; 2]| {
-            let usage = value.get("usage")?;
-            names.iter().find_map(|name| {
-                let number = usage.get(name)?;
-                number
-                    .as_u64()
-                    .or_else(|| number.as_f64().map(|it| it.max(0.0) as u64))
-            })
+    fn of(usage: &Value) -> Self {
+        let number = |names: &[&str]| {
+            let named = names.iter().filter_map(|name| usage.get(name));
+            named.filter_map(n_tokens).next()
         };
+        // No prompt is without tokens: such a server does not count.
+        let prompt = number(&["prompt_tokens", "input_tokens"]).filter(|&n| n > 0);
+        let completion = number(&["completion_tokens", "output_tokens"]);
+        let total = number(&["total_tokens"]).filter(|&n| n > 0);
+        let rest = |known: Option<u64>| total?.checked_sub(known?);
+        let prompt_tokens = prompt.or_else(|| rest(completion));
+        let completion_tokens = completion.or_else(|| rest(prompt));
+        let is_all = prompt_tokens.is_none() && completion_tokens.is_none();
         Self {
-            prompt_tokens: number(["prompt_tokens", "input_tokens"]),
-            completion_tokens: number(["completion_tokens", "output_tokens"]),
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: total.filter(|_| is_all),
         }
     }
+
+    /// Whether the server told both.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.prompt_tokens.is_some() && self.completion_tokens.is_some()
+    }
+
+    /// Tokens of prompt and completion: as they are told, as a sum tells them, or as they are
+    /// estimated.
+    #[must_use]
+    pub fn or_estimates(&self, prompt: u64, completion: u64) -> (u64, u64) {
+        match self.total_tokens {
+            Some(total) => {
+                let prompt = prompt.min(total);
+                (prompt, total - prompt)
+            }
+            None => (
+                self.prompt_tokens.unwrap_or(prompt),
+                self.completion_tokens.unwrap_or(completion),
+            ),
+        }
+    }
+}
+
+/// A count of tokens, however it is written. What no server has counted (less than nothing, more than
+/// four billion) is not told.
+fn n_tokens(value: &Value) -> Option<u64> {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        other => other.as_f64()?,
+    };
+    (0.0..=f64::from(u32::MAX))
+        .contains(&number)
+        .then_some(number as u64)
 }
 
 impl Reply {
@@ -172,7 +219,7 @@ impl Reply {
                 text: content,
                 finish_reason,
             },
-            usage: Usage::of(&value),
+            usage: value.get("usage").map(Usage::of).unwrap_or_default(),
             is_lossy,
         }
         .counted())
@@ -317,8 +364,16 @@ mod tests {
             let expected = Usage {
                 prompt_tokens: prompt,
                 completion_tokens: completion,
+                total_tokens: None,
             };
             assert_eq!(Usage::of_body(body.as_bytes()), expected, "{body}");
+            // The same beside a completion.
+            let usage = body.strip_prefix('{').unwrap_or("}");
+            let reply = format!(r#"{{"choices":[{{"text":"a"}}],{usage}"#);
+            let found = Reply::decode(reply.as_bytes()).map(|reply| reply.usage);
+            if body.starts_with('{') {
+                assert_eq!(found, Ok(expected), "{reply}");
+            }
         };
         check(
             r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
@@ -331,8 +386,74 @@ mod tests {
             Some(4),
         );
         check(r#"{"usage":{"prompt_tokens":3}}"#, Some(3), None);
+        check(r#"{"usage":{"completion_tokens":4}}"#, None, Some(4));
         check(r#"{"usage":null}"#, None, None);
+        check(r#"{"usage":7}"#, None, None);
+        check(r#"{"usage":{}}"#, None, None);
         check("no", None, None);
+        // A sum tells what is missing.
+        check(
+            r#"{"usage":{"prompt_tokens":3,"total_tokens":7}}"#,
+            Some(3),
+            Some(4),
+        );
+        check(
+            r#"{"usage":{"completion_tokens":4,"total_tokens":7}}"#,
+            Some(3),
+            Some(4),
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":9,"total_tokens":7}}"#,
+            Some(9),
+            None,
+        );
+        // Texts are numbers to some; less than nothing is none, and neither is what nobody counts.
+        check(
+            r#"{"usage":{"prompt_tokens":"3","completion_tokens":" 4 "}}"#,
+            Some(3),
+            Some(4),
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":-3,"completion_tokens":-1}}"#,
+            None,
+            None,
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":"many","completion_tokens":[4]}}"#,
+            None,
+            None,
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":1e300,"completion_tokens":true}}"#,
+            None,
+            None,
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":-1,"input_tokens":3,"completion_tokens":0}}"#,
+            Some(3),
+            Some(0),
+        );
+        check(
+            r#"{"usage":{"prompt_tokens":0,"completion_tokens":4}}"#,
+            None,
+            Some(4),
+        );
+    }
+
+    #[test]
+    fn tokens_that_are_not_told() {
+        let usage = |text: &str| Usage::of_body(format!("{{\"usage\":{text}}}").as_bytes());
+        let check = |text: &str, is_whole, expected| {
+            let usage = usage(text);
+            assert_eq!(usage.is_whole(), is_whole, "{text}");
+            assert_eq!(usage.or_estimates(100, 50), expected, "{text}");
+        };
+        check(r#"{"prompt_tokens":3,"completion_tokens":4}"#, true, (3, 4));
+        check(r#"{"prompt_tokens":3}"#, false, (3, 50));
+        check(r#"{"completion_tokens":4}"#, false, (100, 4));
+        check(r#"{"total_tokens":120}"#, false, (100, 20));
+        check(r#"{"total_tokens":20}"#, false, (20, 0));
+        check("{}", false, (100, 50));
     }
 
     proptest! {

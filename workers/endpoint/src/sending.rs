@@ -80,7 +80,7 @@ impl Client {
     ) -> Result<RawReply, Failed> {
         let base = self.config.url.trim_end_matches('/');
         let url = format!("{base}/{}", body::path(request));
-        let body = body::body(request, &self.config.model, dialect).to_string();
+        let body = body::body(request, &self.config.model, dialect);
         let mut headers = self.headers.clone();
         if let Ok(value) = HeaderValue::from_str(idempotency_key) {
             headers.insert(IDEMPOTENCY_KEY, value);

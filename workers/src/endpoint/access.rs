@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub struct Exchanges {
     /// Of the process whose requests `under_way` knows.
     process: ProcessIdentity,
     local: LocalModels,
+    n_ranks: AtomicU64,
 }
 
 impl fmt::Debug for Exchanges {
@@ -69,7 +71,15 @@ impl Exchanges {
             retired: Mutex::default(),
             under_way: Arc::default(),
             local: LocalModels::default(),
+            n_ranks: AtomicU64::new(0),
         }
+    }
+
+    /// The rank of a task that begins: its requests come after those of tasks that began before it, so
+    /// that not all tasks of a process end, and leave places empty, at the same time.
+    #[must_use]
+    pub fn next_rank(&self) -> u64 {
+        self.n_ranks.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The exchange with an endpoint, for tasks of `output`.

@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gleaner_endpoint::{
-    Action, CallError, Client, CompletionRequest, Dialect, FailureClass, RequestKey, TokenBound,
-    Usage,
+    Action, CallError, CanonicalRequest, Client, CompletionRequest, Dialect, FailureClass,
+    RequestKey, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -16,13 +15,13 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::cost::{cost, cost_of};
 use super::ending::Ending;
 use super::keeping;
 use super::noting::{Ended, Noting, NotingState};
 use super::process::ProcessIdentity;
 use super::purse::Purse;
 use super::shared_pace::SharedPace;
-use super::spending::{Amounts, cost};
 use super::store_time::StoreTime;
 use super::stored::{self, StoredReply};
 use super::under_way::UnderWay;
@@ -138,6 +137,14 @@ enum Turn {
     Over(u32),
 }
 
+/// A request with what is made of it once.
+struct Asked {
+    request: CompletionRequest,
+    canonical: CanonicalRequest,
+    request_key: RequestKey,
+    rank: u64,
+}
+
 /// What came of trying to send.
 enum Sending {
     Answered(Box<StoredReply>),
@@ -173,7 +180,8 @@ impl Exchange {
         self.parts.concurrency
     }
 
-    /// The reply to a request: the stored one, or a new one, paid for once.
+    /// The reply to a request: the stored one, or a new one, paid for once. Of requests that wait to be
+    /// sent, those of the smallest `rank` come first: that of the oldest task.
     ///
     /// # Errors
     ///
@@ -181,11 +189,18 @@ impl Exchange {
     pub async fn ask(
         self: &Arc<Self>,
         request: CompletionRequest,
+        rank: u64,
         cancel: &CancellationToken,
     ) -> Result<Answer, NoAnswer> {
-        let request_key = self.parts.client.key(&request);
+        let canonical = request.canonical();
+        let request_key = self.parts.client.key_of(&canonical);
         let key = request_key.to_string();
-        let request = Arc::new(request);
+        let asked = Arc::new(Asked {
+            request,
+            canonical,
+            request_key,
+            rank,
+        });
         let mut pause = LOOK_PAUSE_MIN;
         let mut number = 0;
         let mut over = None;
@@ -246,12 +261,12 @@ impl Exchange {
                     is_old: true,
                 });
             }
-            let (this, request, key) = (Arc::clone(self), Arc::clone(&request), key.clone());
+            let (this, asked, key) = (Arc::clone(self), Arc::clone(&asked), key.clone());
             let (ended, is_kept_waiting) = (cancel.clone(), CancellationToken::new());
             let kept_waiting = is_kept_waiting.clone();
             let sending = self.sendings.spawn(async move {
                 let sent = this
-                    .send(&request, request_key, &key, number, &ended, &kept_waiting)
+                    .send(&asked, &key, number, &ended, &kept_waiting)
                     .await;
                 drop(going);
                 sent
@@ -316,21 +331,22 @@ impl Exchange {
     /// `kept_waiting` is cancelled when the store does not take it at once.
     async fn send(
         &self,
-        request: &CompletionRequest,
-        request_key: RequestKey,
+        asked: &Asked,
         key: &str,
         number: u32,
         cancel: &CancellationToken,
         kept_waiting: &CancellationToken,
     ) -> Result<Sending, NoAnswer> {
         let parts = &self.parts;
-        let bound = request.token_bound();
+        let request = &asked.request;
+        let bound = asked.canonical.token_bound();
         let estimate = cost(self.parts.price.as_ref(), bound.prompt, bound.completion);
         let noting = Noting {
             parts,
             key,
             stage: &request.stage,
             estimate,
+            rank: asked.rank,
             pace_tokens: bound.prompt / BYTES_PER_TOKEN + bound.completion,
             ending: Ending {
                 cancel,
@@ -346,7 +362,7 @@ impl Exchange {
         };
         let called = parts
             .client
-            .complete(request, request_key, &noting, cancel)
+            .complete(request, asked.request_key, &noting, cancel)
             .await;
         let mut state = noting.state.lock().await;
         let reply = match called {
@@ -373,7 +389,8 @@ impl Exchange {
                 };
             }
         };
-        let spent = self.cost_of(&reply.body, bound);
+        let usage = Usage::of_body(&reply.body).plausible(&reply.body, bound);
+        let spent = cost_of(parts.price.as_ref(), usage, bound);
         let Some(open) = state.open.take() else {
             let message = "a request was sent without a note, which is a bug of Gleaner";
             return Err(Failure::new(FailureKind::Permanent, message).into());
@@ -385,7 +402,7 @@ impl Exchange {
             endpoint: parts.facts.hash.clone(),
             stage: request.stage.clone(),
             model: request.model_or(&parts.facts.model).to_owned(),
-            sent: request.canonical_json(),
+            sent: asked.canonical.as_str().to_owned(),
             asked_for_schema: request.schema.is_some() && reply.dialect != Dialect::None,
             status: u32::from(reply.status),
             body: reply.body,
@@ -399,16 +416,6 @@ impl Exchange {
         // What was refused before is not to count as possibly paid, should this worker be lost.
         noting.take_back(&state.refused).await;
         Ok(Sending::Answered(Box::new(kept?)))
-    }
-
-    /// What a reply cost by the server's count; of what it does not tell, the most that it may be.
-    fn cost_of(&self, body: &Bytes, bound: TokenBound) -> Amounts {
-        let usage = Usage::of_body(body).plausible(body, bound);
-        cost(
-            self.parts.price.as_ref(),
-            usage.prompt_tokens.unwrap_or(bound.prompt),
-            usage.completion_tokens.unwrap_or(bound.completion),
-        )
     }
 
     fn no_answer(&self, error: &CallError) -> NoAnswer {

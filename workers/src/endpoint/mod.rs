@@ -19,6 +19,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod cost;
 pub mod ending;
 pub mod exchange;
 mod keeping;

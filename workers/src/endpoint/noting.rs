@@ -48,6 +48,8 @@ pub(super) struct Noting<'a> {
     pub(super) stage: &'a str,
     /// What it may cost at most: a token has at least a byte.
     pub(super) estimate: Amounts,
+    /// Of the task that it is for.
+    pub(super) rank: u64,
     /// About its tokens, for rates, which need no upper bound.
     pub(super) pace_tokens: u64,
     pub(super) ending: Ending<'a>,
@@ -172,6 +174,10 @@ impl Pace for Noting<'_> {
         };
         let now_ms = self.parts.time.now_ms().await;
         now_ms.is_ok_and(|now_ms| now_ms.saturating_sub(sent_ms) < WAITING_MS)
+    }
+
+    fn rank(&self) -> u64 {
+        self.rank
     }
 
     async fn withdraw(&self) {

@@ -10,14 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, AddAssign};
 
-use gleaner_schemas::job::{Budget, Price};
+use gleaner_schemas::job::Budget;
 use serde::{Deserialize, Serialize};
 
 /// Billionths of the currency's unit.
-const NANOS_PER_UNIT: f64 = 1e9;
-/// A price is per so many tokens.
-const TOKENS_PER_PRICE: u128 = 1_000_000;
-
+pub(super) const NANOS_PER_UNIT: f64 = 1e9;
 /// Money, tokens and requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,23 +104,6 @@ pub fn money(nanos: u64) -> String {
     let decimals = format!("{rest:09}");
     let trimmed = decimals.trim_end_matches('0');
     format!("{units}.{trimmed:0<2}")
-}
-
-/// What one request costs with so many tokens, rounded up.
-#[must_use]
-pub fn cost(price: Option<&Price>, prompt_tokens: u64, completion_tokens: u64) -> Amounts {
-    let nanos = price.map_or(0, |price| {
-        let per_tokens = |price: f64| (price * NANOS_PER_UNIT).ceil() as u128;
-        let total = per_tokens(price.input)
-            .saturating_mul(u128::from(prompt_tokens))
-            .saturating_add(per_tokens(price.output).saturating_mul(u128::from(completion_tokens)));
-        u64::try_from(total.div_ceil(TOKENS_PER_PRICE)).unwrap_or(u64::MAX)
-    });
-    Amounts {
-        nanos,
-        tokens: prompt_tokens.saturating_add(completion_tokens),
-        requests: 1,
-    }
 }
 
 /// The limits that a budget sets; without a limit, as much as there can be.
@@ -359,24 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn money_is_exact() {
-        let price = Price {
-            input: 0.1,
-            output: 0.4,
-        };
-        let check = |prompt, completion, expected: &str| {
-            assert_eq!(
-                money(cost(Some(&price), prompt, completion).nanos),
-                expected
-            );
-        };
-        check(0, 0, "0.00");
-        check(1_000_000, 0, "0.10");
-        check(1_000_000, 1_000_000, "0.50");
-        check(1, 0, "0.0000001");
-        check(123, 45, "0.0000303");
-        assert_eq!(cost(None, 3, 4).nanos, 0);
-        assert_eq!(cost(None, 3, 4).tokens, 7);
+    fn a_budget_of_money_is_exact() {
         let budget = Budget {
             money: Some(25.0),
             ..Budget::default()

@@ -5,7 +5,7 @@
 //! that was paid for is lost to a mistake of ours.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
     Array, ArrayRef, AsArray as _, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray,
@@ -16,10 +16,10 @@ use bytes::Bytes;
 use gleaner_schemas::columns::with_field_ids;
 use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::{Created, Output, OutputError, layout};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,32 @@ pub fn reply_schema() -> SchemaRef {
     ]))
 }
 
+/// The schema of replies, and how they are written: the same for all, and made once.
+static OBJECTS: LazyLock<(SchemaRef, ArrowWriterOptions)> = LazyLock::new(|| {
+    let schema = reply_schema();
+    // To set up a compressor, or statistics, takes more time than a column of one value is worth. So
+    // only texts are compressed, and not by zstd, whose tables take longer to clear than a text of a
+    // few kilobytes to write.
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_dictionary_enabled(false);
+    for column in ["sent", "body"] {
+        properties = properties.set_column_compression(column.into(), Compression::SNAPPY);
+    }
+    // The schema is that of the file: there is no type that Parquet has not.
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties.build())
+        .with_skip_arrow_metadata(true);
+    // What cannot be converted here is told by whoever writes.
+    let options = match ArrowSchemaConverter::new().convert(&schema) {
+        Ok(converted) => options.with_parquet_schema(converted),
+        Err(_) => options,
+    };
+    (schema, options)
+});
+
 impl StoredReply {
     /// As a Parquet object of one row.
     ///
@@ -160,24 +186,9 @@ impl StoredReply {
             text(&self.worker),
         ];
         let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
-            let schema = reply_schema();
-            let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-            // A compressor takes more time to be set up than a column of one value is worth, and so
-            // do statistics: only texts are compressed.
-            let mut properties = WriterProperties::builder()
-                .set_compression(Compression::UNCOMPRESSED)
-                .set_statistics_enabled(EnabledStatistics::None)
-                .set_offset_index_disabled(true)
-                .set_dictionary_enabled(false);
-            for column in ["sent", "body"] {
-                let zstd = Compression::ZSTD(ZstdLevel::try_new(1)?);
-                properties = properties.set_column_compression(column.into(), zstd);
-            }
-            let properties = properties.build();
-            // The schema is that of the file: there is no type that Parquet has not.
-            let options = ArrowWriterOptions::new()
-                .with_properties(properties)
-                .with_skip_arrow_metadata(true);
+            let (schema, options) = &*OBJECTS;
+            let batch = RecordBatch::try_new(Arc::clone(schema), columns)?;
+            let (schema, options) = (Arc::clone(schema), options.clone());
             let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
             writer.write(&batch)?;
             writer.into_inner()

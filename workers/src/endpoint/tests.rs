@@ -125,7 +125,7 @@ fn request(content: String) -> CompletionRequest {
 async fn ask(exchange: &Arc<Exchange>, about: usize) -> Result<Answer, NoAnswer> {
     let cancel = CancellationToken::new();
     exchange
-        .ask(request(format!("about {about}")), &cancel)
+        .ask(request(format!("about {about}")), 0, &cancel)
         .await
 }
 
@@ -181,7 +181,9 @@ async fn a_budget_that_is_used_up_ends_all_sending_until_there_is_more() {
     let exchanges = scene.process(1);
     let exchange = scene.exchange(&exchanges).await;
     let cancel = CancellationToken::new();
-    let large = exchange.ask(request("large ".repeat(1000)), &cancel).await;
+    let large = exchange
+        .ask(request("large ".repeat(1000)), 0, &cancel)
+        .await;
     let small = ask(&exchange, 1).await;
     for asked in [&large, &small] {
         let (kind, message) = failure_of(asked);
@@ -222,7 +224,7 @@ async fn notes_are_made_before_places_are_taken() {
         let (exchange, cancel) = (Arc::clone(&exchange), cancel.clone());
         tokio::spawn(async move {
             exchange
-                .ask(request(format!("about {about}")), &cancel)
+                .ask(request(format!("about {about}")), 0, &cancel)
                 .await
         })
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gleaner_endpoint::{
     ChatMessage, CompletionRequest, FailureClass, FinishReason, Parameters, Prompt, Reply,
-    ResponseSchema,
+    ResponseSchema, Usage,
 };
 use gleaner_generation::prompt::Rendered;
 use gleaner_generation::reply::{Action, Finish, Reply as Completion, ReplyProblem};
@@ -45,6 +45,8 @@ pub(crate) struct Asker {
     pub(crate) max_tokens: u32,
     /// What it is for: questions for different things are never the same.
     pub(crate) purpose: &'static str,
+    /// Of the task.
+    pub(crate) rank: u64,
     /// Sent along, where the server heeds it.
     pub(crate) seed: u64,
     /// Cancelled with the task.
@@ -69,6 +71,8 @@ pub(crate) struct Told<T> {
     pub(crate) value: Option<T>,
     /// What is missing of it, or why there is nothing.
     pub(crate) untold: Option<Untold>,
+    /// Whether there is nothing because the prompt is too long for the model.
+    pub(crate) is_overflow: bool,
     /// What it took.
     pub(crate) made: Made,
 }
@@ -98,29 +102,32 @@ impl Asker {
         };
         let mut best: Option<Read<T>> = None;
         let mut untold = None;
-        let mut is_larger = false;
+        let (mut is_larger, mut is_overflow) = (false, false);
         for attempt in 0..TRIES {
             made.attempts += 1;
             let request = self.request(rendered, sample, attempt, is_larger);
-            let answer = match self.exchange.ask(request, &self.cancel).await {
+            let answer = match self.exchange.ask(request, self.rank, &self.cancel).await {
                 Ok(answer) => answer,
                 Err(NoAnswer::Task(failure)) => return Err(failure),
                 Err(NoAnswer::Item { class, message }) => {
+                    is_overflow = class == FailureClass::ContextOverflow;
                     untold.get_or_insert(of_class(class, &message));
                     break;
                 }
             };
             let body = &answer.stored.body;
-            let usage = gleaner_endpoint::Usage::of_body(body);
             let decoded = Reply::decode(body);
-            made.is_estimated |= usage.prompt_tokens.is_none() || usage.completion_tokens.is_none();
-            made.prompt_tokens += usage
-                .prompt_tokens
-                .unwrap_or_else(|| prompt_tokens(rendered));
-            made.completion_tokens += usage.completion_tokens.unwrap_or_else(|| {
-                let text = decoded.as_ref().map(|reply| reply.choice.text.len());
-                text.unwrap_or(0) as u64 / BYTES_PER_TOKEN
-            });
+            let usage = match &decoded {
+                Ok(reply) => reply.usage,
+                Err(_) => Usage::of_body(body),
+            };
+            let text_bytes = decoded.as_ref().map_or(0, |reply| reply.choice.text.len());
+            let completion_tokens = text_bytes as u64 / BYTES_PER_TOKEN;
+            let (prompt, completion) =
+                usage.or_estimates(prompt_tokens(rendered), completion_tokens);
+            made.is_estimated |= !usage.is_whole();
+            made.prompt_tokens += prompt;
+            made.completion_tokens += completion;
             made.latency_ms = Some(answer.stored.latency_ms);
             let reply = match decoded {
                 Ok(reply) => reply,
@@ -180,6 +187,7 @@ impl Asker {
             untold = best.problems.first().map(of_problem);
         }
         Ok(Told {
+            is_overflow: is_overflow && best.is_none(),
             value: best.map(|best| best.value),
             untold,
             made,

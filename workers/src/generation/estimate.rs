@@ -3,120 +3,188 @@
 
 use gleaner_generation::attributes::Attributes;
 use gleaner_generation::prompt::{
-    AskedGrades, DocumentsRequest, QueriesRequest, Rendered, TextLimits, render_graded_documents,
-    render_queries,
+    AskedGrades, DocumentsRequest, JUDGED_PAIRS_MAX, QueriesRequest, Rendered, TextLimits,
+    render_graded_documents, render_queries,
 };
 use gleaner_generation::{Grade, Scale};
 use gleaner_schemas::Failure;
 
+use super::example_sets::{RATE_EXAMPLES, RateTask, before_query_bytes};
 use super::params::{PromptText, ensemble};
-use super::writing::{Purpose, ScaleText, WritingParams};
+use super::phases::WRITE;
+use super::write_params::{Purpose, WritingParams, is_left_out};
 use crate::batch_columns::permanent;
+use crate::expected_requests::{PhaseRequests, RequestSample, Requests, StageRequests};
+use crate::loss_reduction::estimate::probes;
 
 /// Bytes of text per token: English has about four.
-const BYTES_PER_TOKEN: f64 = 4.0;
+pub(crate) const BYTES_PER_TOKEN: f64 = 4.0;
 /// Tokens of a query in a reply, with its label and the JSON around it.
 const QUERY_TOKENS: f64 = 35.0;
 /// Tokens per word of a passage.
 const TOKENS_PER_WORD: f64 = 1.4;
 /// Tokens around a passage in a reply, and of a judge's grade.
 const ENTRY_TOKENS: f64 = 20.0;
-/// Tokens of a demonstration: its texts are cut to as much.
+/// Tokens of a judge's instructions.
+const JUDGE_TOKENS: f64 = 500.0;
+/// Tokens of a demonstration where none was looked at.
 const DEMONSTRATION_TOKENS: f64 = 500.0;
+/// Tokens around the texts of a demonstration.
+const AROUND_PAIR_TOKENS: f64 = 10.0;
+/// Items whose prompts are rendered; the others have as many requests, and about the same tokens.
+const RENDERED: usize = 128;
 
-/// What the requests for one item take on average.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ItemRequests {
-    /// Name of the endpoint.
-    pub endpoint: String,
-    /// Calls.
-    pub calls: f64,
-    /// Tokens of prompts.
-    pub prompt_tokens: f64,
-    /// Tokens of replies.
-    pub completion_tokens: f64,
-    /// Rows that come of it.
-    pub rows: f64,
-}
-
-/// Averages over items with these texts.
-pub(crate) fn for_items(
+/// What a stage of generation asks, by items and pairs of the dataset of demonstrations.
+pub(crate) fn for_sample(
     params: &WritingParams,
-    texts: &[String],
-) -> Result<Vec<ItemRequests>, Failure> {
-    let scale = params.scale.scale().map_err(permanent)?;
+    rating: Option<&RateTask>,
+    sample: &RequestSample<'_>,
+) -> Result<StageRequests, Failure> {
+    let mut phases: Vec<PhaseRequests> = rating
+        .map(|task| for_rating(task, sample.pairs))
+        .into_iter()
+        .collect();
+    let scale: Scale = params.scale.clone().try_into().map_err(permanent)?;
     let n_grades = scale.grades().len() as f64;
     let samples = f64::from(params.samples);
-    let (mut calls, mut prompt_tokens, mut completion_tokens) = (0.0, 0.0, 0.0);
-    let mut text_tokens = 0.0;
-    for (idx, text) in texts.iter().enumerate() {
+    let n_items = (sample.items.len() as f64).max(1.0);
+    let asked: Vec<&String> = sample
+        .items
+        .iter()
+        .filter(|text| !is_left_out(params, text))
+        .collect();
+    let share = asked.len() as f64 / n_items;
+    let each = for_each(params, &scale, &asked, sample)?;
+    phases.push(PhaseRequests {
+        phase: WRITE,
+        purpose: "write",
+        endpoint: params.endpoint.name.clone(),
+        per_item: each.written * (samples * share),
+        once: Requests::default(),
+    });
+    if let Some(judge) = &params.judge {
+        let n_pairs = samples * n_grades;
+        let calls = (n_pairs / JUDGED_PAIRS_MAX as f64).ceil();
+        let text_tokens = each.written.completion_tokens / n_grades;
+        let judged = Requests {
+            calls,
+            prompt_tokens: calls * JUDGE_TOKENS + n_pairs * (each.item_tokens + text_tokens),
+            completion_tokens: n_pairs * ENTRY_TOKENS,
+        };
+        phases.push(PhaseRequests {
+            phase: WRITE,
+            purpose: "judge",
+            endpoint: judge.endpoint.name.clone(),
+            per_item: judged * share,
+            once: Requests::default(),
+        });
+    }
+    Ok(StageRequests {
+        phases,
+        rows_per_item: samples * n_grades * share,
+    })
+}
+
+/// Averages over items.
+struct Each {
+    /// Of one sample.
+    written: Requests,
+    /// Tokens of the item's text in a prompt.
+    item_tokens: f64,
+}
+
+fn for_each(
+    params: &WritingParams,
+    scale: &Scale,
+    asked: &[&String],
+    sample: &RequestSample<'_>,
+) -> Result<Each, Failure> {
+    let step = asked.len().div_ceil(RENDERED).max(1);
+    let limits = limits(params);
+    let shown =
+        f64::from(params.n_demonstrations) * pair_tokens(sample.pairs, limits.demonstration_bytes);
+    let (mut sum, mut item_tokens, mut n) = (Requests::default(), 0.0, 0.0);
+    for (idx, text) in asked.iter().enumerate().step_by(step) {
         let id = format!("estimate-{idx}");
         let attributes = Attributes::draw(params.seed, &id, &params.grid)
             .map_err(|error| permanent(error.to_string()))?;
-        let rendered = render(params, &scale, &params.prompts, text, &attributes, &id)?;
-        for one in &rendered {
-            let bytes: usize = one
-                .messages
-                .iter()
-                .map(|message| message.content.len())
-                .sum();
-            let schema = one.schema.to_string().len();
-            prompt_tokens += (bytes + schema) as f64 / BYTES_PER_TOKEN;
-            prompt_tokens += f64::from(params.n_demonstrations) * DEMONSTRATION_TOKENS;
+        for one in render(params, scale, text, &attributes, &id)? {
+            let messages = one.messages.iter().map(|message| message.content.len());
+            let bytes = messages.sum::<usize>() + one.schema.to_string().len();
+            sum.calls += 1.0;
+            sum.prompt_tokens += bytes as f64 / BYTES_PER_TOKEN + shown;
         }
-        calls += rendered.len() as f64;
         let per_grade = match params.purpose {
             Purpose::Documents => {
                 f64::from(attributes.passage_words) * TOKENS_PER_WORD + ENTRY_TOKENS
             }
             Purpose::QueriesJoint | Purpose::QueriesSeparate => QUERY_TOKENS,
         };
-        completion_tokens += n_grades * per_grade;
-        text_tokens += text
-            .len()
-            .min(usize::try_from(params.document_bytes).unwrap_or(usize::MAX))
-            as f64
-            / BYTES_PER_TOKEN;
+        sum.completion_tokens += scale.grades().len() as f64 * per_grade;
+        item_tokens += text.len().min(limits.document_bytes) as f64 / BYTES_PER_TOKEN;
+        n += 1.0;
     }
-    let n = (texts.len() as f64).max(1.0);
-    let rows = samples * n_grades;
-    let mut requests = vec![ItemRequests {
-        endpoint: params.endpoint.name.clone(),
-        calls: samples * calls / n,
-        prompt_tokens: samples * prompt_tokens / n,
-        completion_tokens: samples * completion_tokens / n,
-        rows,
-    }];
-    if let Some(judge) = &params.judge {
-        let written = completion_tokens / n / n_grades;
-        let pairs = rows;
-        let judged_calls = (pairs / gleaner_generation::prompt::JUDGED_PAIRS_MAX as f64).ceil();
-        requests.push(ItemRequests {
-            endpoint: judge.endpoint.name.clone(),
-            calls: judged_calls,
-            prompt_tokens: judged_calls * DEMONSTRATION_TOKENS
-                + pairs * (text_tokens / n + written),
-            completion_tokens: pairs * ENTRY_TOKENS,
-            rows: 0.0,
-        });
+    let of_one = 1.0 / f64::max(n, 1.0);
+    Ok(Each {
+        written: sum * of_one,
+        item_tokens: item_tokens * of_one,
+    })
+}
+
+/// The requests that choose a set of demonstrations: for each set and each pair that is held out, of
+/// what stands before its query, and of that with the query.
+fn for_rating(task: &RateTask, pairs: &[(String, String)]) -> PhaseRequests {
+    let n_rated = f64::from(task.sets) * f64::from(task.held_out);
+    let pair = |of: fn(&(String, String)) -> usize, unknown: f64| match pairs.len() {
+        0 => unknown,
+        n => pairs.iter().map(of).sum::<usize>() as f64 / n as f64 / BYTES_PER_TOKEN,
+    };
+    let before = pair(|pair| before_query_bytes(&pair.0), DEMONSTRATION_TOKENS);
+    let query = pair(|pair| pair.1.len(), QUERY_TOKENS);
+    let set = f64::from(task.count) * (before + query);
+    let rated = Requests {
+        calls: 2.0,
+        prompt_tokens: 2.0 * (set + before) + query,
+        completion_tokens: 2.0,
+    };
+    PhaseRequests {
+        phase: RATE_EXAMPLES,
+        purpose: "rate examples",
+        endpoint: task.server.endpoint.name.clone(),
+        per_item: Requests::default(),
+        once: rated * n_rated + probes(None),
     }
-    Ok(requests)
+}
+
+/// Tokens of a demonstration in a prompt, on average.
+fn pair_tokens(pairs: &[(String, String)], bytes_max: usize) -> f64 {
+    if pairs.is_empty() {
+        return DEMONSTRATION_TOKENS;
+    }
+    let bytes = pairs
+        .iter()
+        .map(|(document, query)| document.len().min(bytes_max) + query.len().min(bytes_max));
+    bytes.sum::<usize>() as f64 / pairs.len() as f64 / BYTES_PER_TOKEN + AROUND_PAIR_TOKENS
+}
+
+fn limits(params: &WritingParams) -> TextLimits {
+    TextLimits {
+        document_bytes: usize::try_from(params.document_bytes).unwrap_or(usize::MAX),
+        ..TextLimits::default()
+    }
 }
 
 fn render(
     params: &WritingParams,
     scale: &Scale,
-    prompts: &[PromptText],
     text: &str,
     attributes: &Attributes,
     id: &str,
 ) -> Result<Vec<Rendered>, Failure> {
+    let prompts: &[PromptText] = &params.prompts;
     let ensemble = ensemble(params.purpose.prompt_kind(), prompts).map_err(permanent)?;
     let prompt = ensemble.choose(params.seed, id);
-    let limits = TextLimits {
-        document_bytes: usize::try_from(params.document_bytes).unwrap_or(usize::MAX),
-        ..TextLimits::default()
-    };
+    let limits = limits(params);
     let queries = |grades: AskedGrades<'_>| {
         let request = QueriesRequest {
             document: text,
@@ -151,11 +219,5 @@ fn render(
                 rendered.map_err(|error| permanent(error.to_string()))?,
             ])
         }
-    }
-}
-
-impl ScaleText {
-    fn scale(&self) -> Result<Scale, String> {
-        self.clone().try_into()
     }
 }

@@ -110,6 +110,11 @@ fn before_query(set: &[Demonstration], document: &str) -> String {
     text
 }
 
+/// Bytes that a document takes of such a text.
+pub(super) fn before_query_bytes(document: &str) -> usize {
+    cut(document.trim(), DOCUMENT_BYTES).0.len() + "Document: \nQuery:".len()
+}
+
 /// Sum of the losses of a text's tokens, and their number; `None` where the server does not tell.
 async fn losses(server: &Server, text: &str) -> Result<Option<(f64, usize)>, Failure> {
     Ok(match server.ask(text).await? {

@@ -19,8 +19,8 @@ use gleaner_schemas::{Failure, Lanes};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{FLAGS, JUDGED_GRADE, Lane, Status};
+use super::write_params::Purpose;
 use super::write_stage::{GRADE, QUERY_ID, SOURCE_FREQUENCIES, SOURCE_LENGTH, With, schema};
-use super::writing::Purpose;
 use crate::batch_columns::{arrow_failure, numbers, permanent, text_at, texts};
 use crate::stage::{Derived, Emit, MapContext, MapStage, SideInputs};
 

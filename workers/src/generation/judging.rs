@@ -39,27 +39,35 @@ impl Writer {
             .enumerate()
         {
             let (of_text, pairs) = (&of_text[range.clone()], &pairs[range]);
-            let request = JudgeRequest {
+            let mut request = JudgeRequest {
                 item_id: &item.id,
                 seed: self.params.seed,
                 pairs,
                 scale: &self.scale,
                 limits,
             };
-            let rendered = render_judgement(prompt, &request);
-            let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
-            let asked = request.asked();
             let part = u16::try_from(part).unwrap_or(u16::MAX);
-            let told = asker
-                .ask(&rendered, prompt.id(), part, |reply| {
-                    let parsed = parse_judgements(reply, &asked);
-                    Read {
-                        n_parts: parsed.grades.iter().flatten().count(),
-                        value: parsed.grades,
-                        problems: parsed.problems,
-                    }
-                })
-                .await?;
+            let longest = pairs.iter().map(|pair| pair.document.len()).max();
+            let told = loop {
+                let rendered = render_judgement(prompt, &request);
+                let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
+                let asked = request.asked();
+                let told = asker
+                    .ask(&rendered, prompt.id(), part, |reply| {
+                        let parsed = parse_judgements(reply, &asked);
+                        Read {
+                            n_parts: parsed.grades.iter().flatten().count(),
+                            value: parsed.grades,
+                            problems: parsed.problems,
+                        }
+                    })
+                    .await?;
+                let shorter = self.shorter(request.limits, longest.unwrap_or(0));
+                match shorter.filter(|_| told.is_overflow) {
+                    Some(shorter) => request.limits = shorter,
+                    None => break told,
+                }
+            };
             if let Some(&first) = of_text.first() {
                 rows[first].judged = Judged {
                     prompt_tokens: told.made.prompt_tokens,

@@ -16,8 +16,8 @@
 
 mod asking;
 mod demonstrations;
-pub(crate) mod duplicates;
-pub mod estimate;
+mod duplicates;
+pub(crate) mod estimate;
 pub(crate) mod example_sets;
 pub(crate) mod filter;
 pub(crate) mod in_order;
@@ -26,10 +26,11 @@ pub mod params;
 pub(crate) mod phases;
 pub mod published;
 pub(crate) mod rows;
+pub(crate) mod setup;
 pub(crate) mod similarity;
 mod source_terms;
+pub(crate) mod write_params;
 pub(crate) mod write_stage;
 pub(crate) mod writing;
 
-pub(crate) use demonstrations::{DEMONSTRATIONS, reduce as reduce_demonstrations};
 pub use params::EndpointIdentity;

@@ -76,6 +76,19 @@ fn one() -> f64 {
     1.0
 }
 
+/// Defaults of both stages.
+pub(crate) fn trec() -> GradesParam {
+    GradesParam::Named("trec".to_owned())
+}
+
+pub(crate) fn one_completion() -> u16 {
+    1
+}
+
+pub(crate) fn document_bytes() -> u64 {
+    12_000
+}
+
 /// A prompt as tasks are given it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -354,10 +367,10 @@ pub struct JudgeParam {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LongDocuments {
-    /// Their beginning is used.
+    /// Their beginning is used; less of it where the server says that its model's context is shorter.
     #[default]
     Truncate,
-    /// They are rejected.
+    /// They are rejected; the rows of those that the model's context has no room for fail.
     Reject,
 }
 

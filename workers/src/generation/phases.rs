@@ -13,8 +13,9 @@ use super::example_sets::{EXAMPLES, RATE_EXAMPLES, RateExamples, RateTask};
 use super::filter::{DUPLICATES, FilterStage, FilterTask};
 use super::params::{JudgeParam, endpoint, prompts};
 use super::similarity::{self, ENCODER};
+use super::write_params::{JudgeTask, WritingParams};
 use super::write_stage::{ItemSource, With, WriteStage};
-use super::writing::{JudgeTask, Writer, WritingParams};
+use super::writing::Writer;
 use crate::batch_columns::permanent;
 use crate::stage::{
     Completed, DocumentSource, MapContext, MapPhase, MapStage, OutcomeTable, PhaseInput,

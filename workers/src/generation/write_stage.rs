@@ -20,7 +20,8 @@ use super::asking::Untold;
 use super::in_order::{Bounds, InOrder};
 use super::rows::{self, CommonRow, CommonRows, Lane, Status};
 use super::similarity::{self, SIMILARITY};
-use super::writing::{Item, Purpose, Row, Writer, Written};
+use super::write_params::Purpose;
+use super::writing::{Item, Row, Writer, Written};
 use crate::batch_columns::{arrow_failure, numbers, text_at, text_views, texts};
 use crate::stage::{Emit, MapContext, MapStage};
 

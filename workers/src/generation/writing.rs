@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use gleaner_generation::attributes::{Attributes, Grid};
+use gleaner_generation::attributes::Attributes;
 use gleaner_generation::checks::{Source, check_passage, check_query};
 use gleaner_generation::ids::{QueryIdentity, document_id, query_id};
 use gleaner_generation::prompt::{
@@ -15,13 +15,13 @@ use gleaner_generation::prompt::{
 use gleaner_generation::reply::{Item as ReplyItem, parse_texts};
 use gleaner_generation::{Flags, Grade, Scale};
 use gleaner_schemas::Failure;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asker, Read, Told, Untold};
-use super::params::{EndpointIdentity, LongDocuments, PromptText, Sampling, ensemble};
+use super::params::{LongDocuments, Sampling, ensemble};
 use super::rows::{Judged, Lane, Made, Status};
 use super::source_terms::{SourceTerms, add_source_terms};
+use super::write_params::{Purpose, WritingParams, why_left_out};
 use crate::batch_columns::permanent;
 use crate::endpoint::access::Endpoints;
 
@@ -30,91 +30,8 @@ use crate::endpoint::access::Endpoints;
 const QUERY_TOKENS: u32 = 1024;
 const PASSAGE_TOKENS: u32 = 4096;
 const JUDGE_TOKENS: u32 = 1024;
-
-/// What is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Purpose {
-    /// Queries for a document, all labels in one completion.
-    QueriesJoint,
-    /// The same, a completion for each label.
-    QueriesSeparate,
-    /// A passage of each grade, for a query.
-    Documents,
-}
-
-impl Purpose {
-    /// The prompts that it takes.
-    pub(crate) fn prompt_kind(self) -> PromptKind {
-        match self {
-            Self::QueriesJoint => PromptKind::QueriesJoint,
-            Self::QueriesSeparate => PromptKind::QueriesSeparate,
-            Self::Documents => PromptKind::GradedDocuments,
-        }
-    }
-
-    pub(crate) fn is_queries(self) -> bool {
-        self != Self::Documents
-    }
-}
-
-/// A scale as tasks are given it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ScaleText {
-    name: String,
-    grades: Vec<Grade>,
-}
-
-impl TryFrom<ScaleText> for Scale {
-    type Error = String;
-
-    fn try_from(text: ScaleText) -> Result<Self, String> {
-        Self::new(text.name, text.grades).map_err(|error| error.to_string())
-    }
-}
-
-impl ScaleText {
-    pub(crate) fn of(scale: &Scale) -> Self {
-        Self {
-            name: scale.name().to_owned(),
-            grades: scale.grades().to_vec(),
-        }
-    }
-}
-
-/// A judge as tasks are given it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct JudgeTask {
-    pub(crate) endpoint: EndpointIdentity,
-    pub(crate) prompt: PromptText,
-}
-
-/// Everything that the rows of a task depend on besides its items.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WritingParams {
-    pub(crate) purpose: Purpose,
-    pub(crate) endpoint: EndpointIdentity,
-    pub(crate) scale: ScaleText,
-    /// Completions for each item.
-    pub(crate) samples: u16,
-    pub(crate) prompts: Vec<PromptText>,
-    /// Demonstrations for each item.
-    pub(crate) n_demonstrations: u16,
-    pub(crate) grid: Grid,
-    pub(crate) sampling: Sampling,
-    pub(crate) seed: u64,
-    pub(crate) document_bytes: u64,
-    pub(crate) long_documents: LongDocuments,
-    pub(crate) judge: Option<JudgeTask>,
-    /// Whether rows tell how often the document has the terms of its query.
-    pub(crate) with_source_terms: bool,
-    /// Whether rows tell the cosine of their text and what it was written for.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) with_similarity: bool,
-}
+/// A document is not cut to less, however small the model's context is.
+const CUT_BYTES_MIN: usize = 64;
 
 /// A document or a query to write for.
 #[derive(Debug, Clone, Default)]
@@ -175,10 +92,11 @@ impl Writer {
         endpoints: Endpoints<'_>,
         cancel: &CancellationToken,
     ) -> Result<Self, Failure> {
-        let scale = Scale::new(params.scale.name.clone(), params.scale.grades.clone())
+        let scale = Scale::try_from(params.scale.clone())
             .map_err(|error| permanent(format!("the parameters of a task: {error}")))?;
         let members = ensemble(params.purpose.prompt_kind(), &params.prompts).map_err(permanent)?;
         let is_queries = params.purpose.is_queries();
+        let rank = endpoints.exchanges.next_rank();
         let asker = Asker {
             exchange: endpoints.exchange(&params.endpoint)?,
             sampling: params.sampling.clone(),
@@ -188,6 +106,7 @@ impl Writer {
                 PASSAGE_TOKENS
             },
             purpose: if is_queries { "queries" } else { "documents" },
+            rank,
             seed: params.seed,
             cancel: cancel.clone(),
         };
@@ -204,6 +123,7 @@ impl Writer {
                     },
                     max_tokens: JUDGE_TOKENS,
                     purpose: "judge",
+                    rank,
                     seed: params.seed,
                     cancel: cancel.clone(),
                 };
@@ -257,25 +177,8 @@ impl Writer {
 
     /// All that is to be written for an item.
     pub(crate) async fn write(self: Arc<Self>, item: Item) -> Result<Written, Failure> {
-        let mut left_out = item.left_out.clone();
-        if left_out.is_none() && item.text.trim().is_empty() {
-            left_out = Some(Untold {
-                status: Status::Rejected,
-                lane: Lane::Ineligible,
-                reason: "there is no text".to_owned(),
-            });
-        }
-        if left_out.is_none()
-            && self.params.long_documents == LongDocuments::Reject
-            && item.text.len() as u64 > self.params.document_bytes
-        {
-            left_out = Some(Untold {
-                status: Status::Rejected,
-                lane: Lane::Rejected,
-                reason: format!("longer than {} bytes", self.params.document_bytes),
-            });
-        }
-        if let Some(untold) = left_out {
+        let left_out = item.left_out.clone();
+        if let Some(untold) = left_out.or_else(|| why_left_out(&self.params, &item.text)) {
             let made = Arc::new(Made::default());
             let rows = vec![missing(&made, None, None, &untold)];
             return Ok(Written { item, rows });
@@ -324,6 +227,7 @@ impl Writer {
         }
     }
 
+    /// With as much of the document as the model's context has room for.
     async fn queries(
         &self,
         item: &Item,
@@ -331,7 +235,7 @@ impl Writer {
         asked: AskedGrades<'_>,
         grades: &[&Grade],
     ) -> Result<Vec<Row>, Failure> {
-        let request = QueriesRequest {
+        let mut request = QueriesRequest {
             document: &item.text,
             scale: &self.scale,
             grades: asked,
@@ -340,9 +244,21 @@ impl Writer {
             demonstrations: drawn.shown,
             limits: drawn.limits,
         };
-        let rendered = render_queries(drawn.prompt, &request);
-        let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
-        let told = self.texts(&rendered, drawn, &request.asked()).await?;
+        let mut n_before = 0;
+        let told = loop {
+            let rendered = render_queries(drawn.prompt, &request);
+            let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
+            let mut told = self.texts(&rendered, drawn, &request.asked()).await?;
+            told.made.attempts += n_before;
+            let shorter = self.shorter(request.limits, item.text.len());
+            match shorter.filter(|_| told.is_overflow) {
+                Some(shorter) => {
+                    request.limits = shorter;
+                    n_before = told.made.attempts;
+                }
+                None => break told,
+            }
+        };
         let id = |label: &str, _grade: i8| {
             query_id(&QueryIdentity {
                 document_id: &item.id,
@@ -353,6 +269,17 @@ impl Writer {
             })
         };
         Ok(self.rows(item, drawn, &told, grades, id, check_query))
+    }
+
+    /// Half of what a prompt took of a document of `bytes`, if that leaves something and documents may
+    /// be cut.
+    pub(super) fn shorter(&self, limits: TextLimits, bytes: usize) -> Option<TextLimits> {
+        let document_bytes = bytes.min(limits.document_bytes) / 2;
+        let may_be_cut = self.params.long_documents == LongDocuments::Truncate;
+        (may_be_cut && document_bytes >= CUT_BYTES_MIN).then_some(TextLimits {
+            document_bytes,
+            ..limits
+        })
     }
 
     async fn documents(

@@ -6,12 +6,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gleaner_generation::Flag;
 use gleaner_generation::attributes::Grid;
-use gleaner_generation::prompt::PromptKind;
 use gleaner_schemas::columns::{DOC_ID, STATUS, TEXT};
 use gleaner_schemas::job::{Job, JobError};
 use gleaner_schemas::{Failure, Resource};
@@ -19,32 +17,24 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::batch_columns::permanent;
-use crate::generation::estimate::{ItemRequests, for_items};
-use crate::generation::filter::{self, DUPLICATES, FilterTask};
+use crate::expected_requests::{RequestSample, StageRequests};
+use crate::generation::estimate::for_sample;
 use crate::generation::params::{
-    DemonstrationsParam, EndpointIdentity, GradesParam, JudgeParam, LongDocuments, PromptParam,
-    PromptText, Sampling, default_rejects, endpoint, prompts,
+    DemonstrationsParam, GradesParam, JudgeParam, LongDocuments, PromptParam, Sampling,
+    default_rejects, document_bytes, one_completion, trec,
 };
-use crate::generation::phases::{
-    FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, judge_task, next_of_demonstrations, notes,
-    of_reduce, open, reduce, tables_of_demonstrations, write_side_inputs,
-};
+use crate::generation::phases::{WRITE, WRITE_TASK_BYTES, open};
+use crate::generation::setup::{Setup, Shared, outlook, reduced, shared_reduce};
+use crate::generation::write_params::Purpose;
 use crate::generation::write_stage::{QUERY, QUERY_ID};
-use crate::generation::writing::{JudgeTask, Purpose, ScaleText, WritingParams};
-use crate::generation::{DEMONSTRATIONS, duplicates, reduce_demonstrations};
 use crate::stage::{
-    Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
-    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind, Step,
+    Completed, DocumentSource, ExpectedPhase, MapContext, MapStage, Need, PhaseInput, ReduceInputs,
+    ReduceOutput, ReducePhase, Stage, StageKind, Step,
 };
-use crate::synthetic_queries::{
-    self, check_demonstrations, check_document_bytes, document_bytes, one, trec,
-};
+use crate::synthetic_queries;
 
 /// Name of the kind.
 pub(crate) const KIND: &str = "graded_documents";
-/// Most completions for one query.
-const PER_QUERY_MAX: u16 = 1000;
 /// Queries are short, and each takes seconds: so many bytes of them in one task.
 const QUERY_TASK_BYTES: u64 = 64 << 10;
 
@@ -64,7 +54,7 @@ pub struct DocumentsParams {
     #[serde(default = "trec")]
     pub grades: GradesParam,
     /// Completions for each query: each gives a document of each grade.
-    #[serde(default = "one")]
+    #[serde(default = "one_completion")]
     pub per_query: u16,
     /// Prompts, each item with one of them; absent: all that come with Gleaner.
     #[serde(default)]
@@ -136,43 +126,14 @@ impl StageKind for GradedDocumentsKind {
     fn check(&self, job: &Job, name: &str) -> Result<Arc<dyn Stage>, JobError> {
         let params: DocumentsParams = job.stage_params(name)?;
         check_input(job, name, &params)?;
-        check_document_bytes(job, name, params.document_bytes)?;
-        check_demonstrations(job, name, params.demonstrations.as_ref())?;
-        if params
-            .demonstrations
-            .as_ref()
-            .is_some_and(|it| it.select.is_some())
-        {
+        let demonstrations = params.demonstrations.as_ref();
+        if demonstrations.is_some_and(|it| it.select.is_some()) {
             let place = format!("stages.{name}.demonstrations.select");
             let message = "examples are chosen by the losses of queries, in synthetic_queries only";
             return Err(job.error_at(&place, message, None));
         }
-        params.sampling.check(job, name)?;
-        if params.per_query == 0 || params.per_query > PER_QUERY_MAX {
-            let message = format!("write a number from 1 to {PER_QUERY_MAX}");
-            return Err(job.error_at(&format!("stages.{name}.per_query"), message, None));
-        }
-        params.attributes.check().map_err(|error| {
-            job.error_at(
-                &format!("stages.{name}.attributes"),
-                error.to_string(),
-                None,
-            )
-        })?;
-        let scale = params.grades.scale(job, name)?;
-        let judge = match &params.judge {
-            Some(judge) => Some(judge_task(job, name, judge)?),
-            None => None,
-        };
-        let kind = PromptKind::GradedDocuments;
-        Ok(Arc::new(GradedDocuments {
-            name: name.to_owned(),
-            prompts: prompts(job, name, "prompts", kind, &params.prompts)?,
-            scale: ScaleText::of(&scale),
-            endpoint: endpoint(job, name, "endpoint", &params.endpoint)?,
-            judge,
-            params,
-        }))
+        let setup = Setup::of(job, name, &params.shared())?;
+        Ok(Arc::new(GradedDocuments { params, setup }))
     }
 
     fn open(&self, context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
@@ -216,14 +177,33 @@ fn check_input(job: &Job, name: &str, params: &DocumentsParams) -> Result<(), Jo
     }
 }
 
+impl DocumentsParams {
+    /// Those that both stages of generation have.
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            purpose: Purpose::Documents,
+            endpoint: &self.endpoint,
+            grades: &self.grades,
+            completions: ("per_query", self.per_query),
+            prompts: &self.prompts,
+            demonstrations: self.demonstrations.as_ref(),
+            attributes: &self.attributes,
+            sampling: &self.sampling,
+            seed: self.seed,
+            document_bytes: self.document_bytes,
+            long_documents: self.long_documents,
+            judge: self.judge.as_ref(),
+            embeddings: self.embeddings.as_deref(),
+            reject: &self.filter.reject,
+            with_source_terms: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct GradedDocuments {
-    name: String,
     params: DocumentsParams,
-    scale: ScaleText,
-    endpoint: EndpointIdentity,
-    prompts: Vec<PromptText>,
-    judge: Option<JudgeTask>,
+    setup: Setup,
 }
 
 impl GradedDocuments {
@@ -239,29 +219,6 @@ impl GradedDocuments {
             (None, queries) => PhaseInput::Documents {
                 from: DocumentSource::Dataset(queries.clone().unwrap_or_default()),
                 sample: None,
-            },
-        }
-    }
-
-    fn write_task(&self) -> WriteTask {
-        let params = &self.params;
-        WriteTask {
-            reads_queries: params.input.is_some(),
-            writing: WritingParams {
-                purpose: Purpose::Documents,
-                endpoint: self.endpoint.clone(),
-                scale: self.scale.clone(),
-                samples: params.per_query,
-                prompts: self.prompts.clone(),
-                n_demonstrations: params.demonstrations.as_ref().map_or(0, |it| it.count),
-                grid: params.attributes.clone(),
-                sampling: params.sampling.clone(),
-                seed: params.seed,
-                document_bytes: params.document_bytes,
-                long_documents: params.long_documents,
-                judge: self.judge.clone(),
-                with_source_terms: false,
-                with_similarity: params.embeddings.is_some(),
             },
         }
     }
@@ -290,82 +247,24 @@ impl Stage for GradedDocuments {
             (Some(stage), _) => vec![Need::Stage(stage.clone())],
             (None, queries) => queries.iter().cloned().map(Need::Dataset).collect(),
         };
-        let dataset = self.params.demonstrations.as_ref();
-        needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
-        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
+        needs.extend(self.setup.needs());
         needs
     }
 
-    fn requests_for(&self, texts: &[String]) -> Result<Vec<ItemRequests>, Failure> {
-        for_items(&self.write_task().writing, texts)
+    fn requests_for(&self, sample: &RequestSample<'_>) -> Result<StageRequests, Failure> {
+        for_sample(&self.setup.writing, None, sample)
     }
 
     fn next(&self, completed: &Completed<'_>) -> Result<Step, Failure> {
-        let dataset = self
-            .params
-            .demonstrations
-            .as_ref()
-            .map(|it| it.dataset.as_str());
-        if let Some(step) = next_of_demonstrations(dataset, None, completed) {
-            return Ok(step);
-        }
-        if !completed.maps.contains_key(WRITE) {
-            return Ok(Step::Map(MapPhase {
-                name: WRITE.to_owned(),
-                params: json!(self.write_task()),
-                input: self.input(),
-                side_inputs: write_side_inputs(
-                    dataset.map(|_| DEMONSTRATIONS),
-                    self.params.embeddings.as_deref(),
-                    completed,
-                )?,
-                is_table: false,
-            }));
-        }
-        if !completed.reduces.contains_key(DUPLICATES) {
-            return Ok(reduce(DUPLICATES, WRITE, Vec::new()));
-        }
-        if completed.maps.contains_key(FILTER) {
-            let pairs = dataset.map(|_| DEMONSTRATIONS);
-            return Ok(Step::Done(Outcome {
-                tables: tables_of_demonstrations(&self.name, pairs),
-                notes: notes(completed),
-                ..Outcome::default()
-            }));
-        }
-        let task = FilterTask {
-            purpose: Purpose::Documents,
-            reject: self.params.filter.reject.clone(),
-            keep: self.params.judge.as_ref().map(|judge| judge.keep),
-            bm25_top_k: None,
-            with_similarity: self.params.embeddings.is_some(),
-        };
-        Ok(Step::Map(MapPhase {
-            name: FILTER.to_owned(),
-            params: json!(task),
-            input: PhaseInput::Inner {
-                phase: WRITE.to_owned(),
-                columns: filter::columns(Purpose::Documents, self.params.embeddings.is_some()),
-                in_one_task: false,
-            },
-            side_inputs: vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))],
-            is_table: true,
-        }))
+        let reads_queries = self.params.input.is_some();
+        let before = self
+            .setup
+            .next_before_filter(self.input(), reads_queries, completed)?;
+        Ok(before.unwrap_or_else(|| self.setup.filter(None, None, completed)))
     }
 
     fn outlook(&self) -> Vec<ExpectedPhase> {
-        let inner = PhaseInput::Inner {
-            phase: WRITE.to_owned(),
-            columns: Vec::new(),
-            in_one_task: false,
-        };
-        [(WRITE, self.input(), false), (FILTER, inner, true)]
-            .map(|(name, input, is_table)| ExpectedPhase {
-                name: name.to_owned(),
-                input,
-                is_table,
-            })
-            .to_vec()
+        outlook(self.input(), Vec::new())
     }
 
     fn reduce(
@@ -373,18 +272,7 @@ impl Stage for GradedDocuments {
         phase: &ReducePhase,
         inputs: &mut dyn ReduceInputs,
     ) -> Result<ReduceOutput, Failure> {
-        let (table, facts) = match phase.name.as_str() {
-            DEMONSTRATIONS => (reduce_demonstrations(inputs)?, json!({})),
-            DUPLICATES => {
-                let (table, with_near) = duplicates::find(inputs, WRITE, DOC_ID, TEXT)?;
-                (table, json!({ "with_near": with_near }))
-            }
-            other => return Err(permanent(format!("{KIND} has no reduce {other}"))),
-        };
-        Ok(ReduceOutput {
-            facts,
-            tables: BTreeMap::from([(phase.name.clone(), vec![table])]),
-            ..ReduceOutput::default()
-        })
+        let output = shared_reduce(&phase.name, inputs, (DOC_ID, TEXT))?;
+        reduced(KIND, &phase.name, output)
     }
 }

@@ -11,6 +11,7 @@
 
 mod agreement;
 mod before;
+pub(crate) mod estimate;
 pub(crate) mod model_param;
 mod params;
 mod rows;
@@ -39,6 +40,7 @@ use self::params::ScoreParams;
 use self::score::ScoreStage;
 use self::score_served::ScoreServedStage;
 use crate::batch_columns::permanent;
+use crate::expected_requests::{RequestSample, StageRequests};
 use crate::forecast::{BeforeRun, Forecast, ImpliedStage};
 use crate::language_model::ModelFacts;
 use crate::stage::{
@@ -146,6 +148,10 @@ impl Stage for LossReduction {
 
     fn forecast(&self, before: &BeforeRun<'_>) -> Result<Forecast, JobError> {
         self.before(before)
+    }
+
+    fn requests_for(&self, sample: &RequestSample<'_>) -> Result<StageRequests, Failure> {
+        Ok(self.requests(sample))
     }
 
     fn next(&self, completed: &Completed<'_>) -> Result<Step, Failure> {

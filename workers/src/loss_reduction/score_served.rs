@@ -129,7 +129,7 @@ impl ScoreServedStage {
             servers: Arc::new(Servers {
                 servers,
                 max_tokens: params.max_tokens.map(|max| max as usize),
-                text_bytes_max: text_bytes_max(&params),
+                text_bytes_max: text_bytes_max(params.context, params.max_tokens),
             }),
             local,
             schema: params.schema(),
@@ -239,9 +239,9 @@ fn joined(params: &ScoreParams, served: Vec<Vec<f32>>, local: Vec<Vec<f32>>) -> 
 }
 
 /// Bytes of a text that servers are sent at most.
-fn text_bytes_max(params: &ScoreParams) -> usize {
-    let context = Some(params.context).filter(|&context| context > 0);
-    [context, params.max_tokens]
+pub(super) fn text_bytes_max(context: u32, max_tokens: Option<u32>) -> usize {
+    let context = Some(context).filter(|&context| context > 0);
+    [context, max_tokens]
         .into_iter()
         .flatten()
         .map(|n_tokens| (n_tokens as usize).saturating_mul(TOKEN_BYTES_MAX))

@@ -16,7 +16,8 @@ use crate::endpoint::exchange::{Answer, Exchange, NoAnswer};
 /// What is asked first, to find out what a server knows. The same for all tasks: its reply is
 /// stored, and paid for once. Only a reply that tells what is needed is believed for ever: servers
 /// are mended, so one that does not is asked for anew, as another sample.
-const PROBE: &str = "The quick brown fox jumps over the lazy dog, and two and two is four.";
+pub(super) const PROBE: &str =
+    "The quick brown fox jumps over the lazy dog, and two and two is four.";
 
 /// llama-cpp-python, of models that put no token before a text, lists with each token the likelihood
 /// that it has after itself, and leaves out the generated one.
@@ -34,6 +35,8 @@ pub(crate) struct Server {
     log_probabilities: LogProbabilities,
     /// Sent in front of each text.
     eos: Option<String>,
+    /// Of the task.
+    rank: u64,
     cancel: CancellationToken,
     /// What was found out; also that there is none, which is not asked again by each document.
     dialect: OnceCell<Result<LossDialect, Failure>>,
@@ -79,6 +82,7 @@ impl Server {
             model: served.model.clone(),
             log_probabilities: served.log_probabilities,
             eos: eos.map(str::to_owned),
+            rank: endpoints.exchanges.next_rank(),
             cancel: cancel.clone(),
             dialect: OnceCell::new(),
         })
@@ -126,7 +130,7 @@ impl Server {
     ) -> Result<Answer, NoAnswer> {
         let mut request = dialect.request(prompt, self.model.clone());
         request.sample = sample;
-        self.exchange.ask(request, &self.cancel).await
+        self.exchange.ask(request, self.rank, &self.cancel).await
     }
 
     /// Whom messages are about.

@@ -9,7 +9,6 @@ mod ranks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gleaner_schemas::job::{Job, JobError};
@@ -18,26 +17,22 @@ use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
 pub use params::{QueriesParams, QueryFilter, Strategy};
-pub(crate) use params::{check_demonstrations, check_document_bytes, document_bytes, one, trec};
 
 use self::ranks::{CountTerms, QUERIES, RankDocuments, RankTask, STATISTICS};
 use crate::batch_columns::permanent;
-use crate::generation::estimate::{ItemRequests, for_items};
+use crate::expected_requests::{RequestSample, StageRequests};
+use crate::generation::estimate::for_sample;
 use crate::generation::example_sets::{self, EXAMPLES, RATE_EXAMPLES, RateTask};
-use crate::generation::filter::{self, DUPLICATES, FilterTask, RANKS};
-use crate::generation::params::{EndpointIdentity, PromptText, endpoint, prompts};
-use crate::generation::phases::{
-    self, FILTER, WRITE, WRITE_TASK_BYTES, WriteTask, judge_task, next_of_demonstrations, notes,
-    of_reduce, reduce, tables_of_demonstrations, write_side_inputs,
-};
+use crate::generation::filter::RANKS;
+use crate::generation::params::endpoint;
+use crate::generation::phases::{self, WRITE, WRITE_TASK_BYTES, of_reduce, reduce};
+use crate::generation::setup::{Setup, expected, outlook, reduced, shared_reduce};
 use crate::generation::write_stage::{QUERY, QUERY_ID};
-use crate::generation::writing::{JudgeTask, ScaleText, WritingParams};
-use crate::generation::{DEMONSTRATIONS, duplicates, reduce_demonstrations};
 use crate::loss_reduction::LogProbabilities;
 use crate::loss_reduction::model_param::ServedModel;
 use crate::stage::{
-    Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome,
-    PhaseInput, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind, Step,
+    Completed, DocumentSource, ExpectedPhase, MapContext, MapPhase, MapStage, Need, PhaseInput,
+    ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind, Step,
 };
 
 /// Name of the kind.
@@ -63,23 +58,9 @@ impl StageKind for SyntheticQueriesKind {
 
     fn check(&self, job: &Job, name: &str) -> Result<Arc<dyn Stage>, JobError> {
         let params = QueriesParams::of(job, name)?;
-        let scale = params.grades.scale(job, name)?;
-        let writer = endpoint(job, name, "endpoint", &params.endpoint)?;
-        let judge = match &params.judge {
-            Some(judge) => Some(judge_task(job, name, judge)?),
-            None => None,
-        };
-        let rating = rating(job, name, &params)?;
-        let kind = params.prompt_kind();
-        Ok(Arc::new(SyntheticQueries {
-            name: name.to_owned(),
-            prompts: prompts(job, name, "prompts", kind, &params.prompts)?,
-            scale: ScaleText::of(&scale),
-            endpoint: writer,
-            judge,
-            rating,
-            params,
-        }))
+        let mut setup = Setup::of(job, name, &params.shared())?;
+        setup.rating = rating(job, name, &params)?;
+        Ok(Arc::new(SyntheticQueries { params, setup }))
     }
 
     fn open(&self, context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
@@ -118,14 +99,8 @@ fn rating(job: &Job, name: &str, params: &QueriesParams) -> Result<Option<RateTa
 
 #[derive(Debug)]
 struct SyntheticQueries {
-    name: String,
     params: QueriesParams,
-    scale: ScaleText,
-    endpoint: EndpointIdentity,
-    prompts: Vec<PromptText>,
-    judge: Option<JudgeTask>,
-    /// How few-shot examples are chosen, where they are the same for all.
-    rating: Option<RateTask>,
+    setup: Setup,
 }
 
 impl SyntheticQueries {
@@ -145,29 +120,6 @@ impl SyntheticQueries {
                 None => DocumentSource::Corpus,
             },
             sample: None,
-        }
-    }
-
-    fn write_task(&self) -> WriteTask {
-        let params = &self.params;
-        WriteTask {
-            reads_queries: false,
-            writing: WritingParams {
-                purpose: params.purpose(),
-                endpoint: self.endpoint.clone(),
-                scale: self.scale.clone(),
-                samples: params.per_document,
-                prompts: self.prompts.clone(),
-                n_demonstrations: params.demonstrations.as_ref().map_or(0, |it| it.count),
-                grid: params.attributes.clone(),
-                sampling: params.sampling.clone(),
-                seed: params.seed,
-                document_bytes: params.document_bytes,
-                long_documents: params.long_documents,
-                judge: self.judge.clone(),
-                with_source_terms: params.filter.bm25_top_k.is_some(),
-                with_similarity: params.embeddings.is_some(),
-            },
         }
     }
 
@@ -236,94 +188,33 @@ impl Stage for SyntheticQueries {
             Some(stage) => vec![Need::Stage(stage.clone())],
             None => vec![Need::Corpus],
         };
-        let dataset = self.params.demonstrations.as_ref();
-        needs.extend(dataset.map(|it| Need::Pairs(it.dataset.clone())));
-        needs.extend(self.params.embeddings.clone().map(Need::Encoder));
+        needs.extend(self.setup.needs());
         needs
     }
 
-    fn requests_for(&self, texts: &[String]) -> Result<Vec<ItemRequests>, Failure> {
-        for_items(&self.write_task().writing, texts)
+    fn requests_for(&self, sample: &RequestSample<'_>) -> Result<StageRequests, Failure> {
+        for_sample(&self.setup.writing, self.setup.rating.as_ref(), sample)
     }
 
     fn next(&self, completed: &Completed<'_>) -> Result<Step, Failure> {
-        let dataset = self
-            .params
-            .demonstrations
-            .as_ref()
-            .map(|it| it.dataset.as_str());
-        if let Some(step) = next_of_demonstrations(dataset, self.rating.as_ref(), completed) {
+        let before = self
+            .setup
+            .next_before_filter(self.input(), false, completed)?;
+        if let Some(step) = before.or_else(|| self.next_of_ranks(completed)) {
             return Ok(step);
         }
-        if !completed.maps.contains_key(WRITE) {
-            return Ok(Step::Map(MapPhase {
-                name: WRITE.to_owned(),
-                params: json!(self.write_task()),
-                input: self.input(),
-                side_inputs: write_side_inputs(
-                    self.pairs(),
-                    self.params.embeddings.as_deref(),
-                    completed,
-                )?,
-                is_table: false,
-            }));
-        }
-        if !completed.reduces.contains_key(DUPLICATES) {
-            return Ok(reduce(DUPLICATES, WRITE, Vec::new()));
-        }
-        if let Some(step) = self.next_of_ranks(completed) {
-            return Ok(step);
-        }
-        if completed.maps.contains_key(FILTER) {
-            return Ok(Step::Done(Outcome {
-                tables: tables_of_demonstrations(&self.name, self.pairs()),
-                notes: notes(completed),
-                ..Outcome::default()
-            }));
-        }
-        let purpose = self.params.purpose();
-        let task = FilterTask {
-            purpose,
-            reject: self.params.filter.reject.clone(),
-            keep: self.params.judge.as_ref().map(|judge| judge.keep),
-            bm25_top_k: self.params.filter.bm25_top_k,
-            with_similarity: self.params.embeddings.is_some(),
-        };
-        let mut side_inputs = vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))];
-        if task.bm25_top_k.is_some() {
-            side_inputs.push((RANKS.to_owned(), of_reduce(RANKS)));
-        }
-        Ok(Step::Map(MapPhase {
-            name: FILTER.to_owned(),
-            params: json!(task),
-            input: PhaseInput::Inner {
-                phase: WRITE.to_owned(),
-                columns: filter::columns(purpose, self.params.embeddings.is_some()),
-                in_one_task: false,
-            },
-            side_inputs,
-            is_table: true,
-        }))
+        let bm25_top_k = self.params.filter.bm25_top_k;
+        let ranks = bm25_top_k.map(|_| (RANKS.to_owned(), of_reduce(RANKS)));
+        Ok(self.setup.filter(bm25_top_k, ranks, completed))
     }
 
     fn outlook(&self) -> Vec<ExpectedPhase> {
-        let expected = |name: &str, input, is_table| ExpectedPhase {
-            name: name.to_owned(),
-            input,
-            is_table,
-        };
-        let mut phases = vec![expected(WRITE, self.input(), false)];
-        if self.params.filter.bm25_top_k.is_some() {
-            phases.push(expected(COUNT_TERMS, Self::corpus(), false));
-            phases.push(expected(RANK, Self::corpus(), false));
-        }
-        let input = PhaseInput::Inner {
-            phase: WRITE.to_owned(),
-            columns: Vec::new(),
-            in_one_task: false,
-        };
-        phases.push(expected(FILTER, input, true));
-        phases
+        let ranks = self
+            .params
+            .filter
+            .bm25_top_k
+            .map(|_| [COUNT_TERMS, RANK].map(|name| expected(name, Self::corpus(), false)));
+        outlook(self.input(), ranks.into_iter().flatten().collect())
     }
 
     fn reduce(
@@ -331,32 +222,22 @@ impl Stage for SyntheticQueries {
         phase: &ReducePhase,
         inputs: &mut dyn ReduceInputs,
     ) -> Result<ReduceOutput, Failure> {
-        let (table, facts) = match phase.name.as_str() {
-            DEMONSTRATIONS => (reduce_demonstrations(inputs)?, json!({})),
+        let name = phase.name.as_str();
+        let output = match name {
             EXAMPLES => {
-                let task = self.rating.as_ref();
+                let task = self.setup.rating.as_ref();
                 let task = task.ok_or_else(|| permanent("no examples are to be chosen"))?;
-                example_sets::choose(task, inputs)?
+                Some(example_sets::choose(task, inputs)?)
             }
-            DUPLICATES => {
-                let (table, with_near) = duplicates::find(inputs, WRITE, QUERY_ID, QUERY)?;
-                (table, json!({ "with_near": with_near }))
-            }
-            QUERIES => (ranks::queries(inputs, WRITE)?, json!({})),
-            STATISTICS => (ranks::statistics(inputs, COUNT_TERMS)?, json!({})),
+            QUERIES => Some((ranks::queries(inputs, WRITE)?, json!({}))),
+            STATISTICS => Some((ranks::statistics(inputs, COUNT_TERMS)?, json!({}))),
             RANKS => {
                 let top_k = self.params.filter.bm25_top_k.unwrap_or(0);
-                (
-                    ranks::ranks(inputs, RANK, ranks::rank_max(top_k))?,
-                    json!({}),
-                )
+                let ranks = ranks::ranks(inputs, RANK, ranks::rank_max(top_k))?;
+                Some((ranks, json!({})))
             }
-            other => return Err(permanent(format!("{KIND} has no reduce {other}"))),
+            _ => shared_reduce(name, inputs, (QUERY_ID, QUERY))?,
         };
-        Ok(ReduceOutput {
-            facts,
-            tables: BTreeMap::from([(phase.name.clone(), vec![table])]),
-            ..ReduceOutput::default()
-        })
+        reduced(KIND, name, output)
     }
 }

@@ -2,21 +2,16 @@
 
 use gleaner_generation::Flag;
 use gleaner_generation::attributes::Grid;
-use gleaner_generation::prompt::{DEMONSTRATIONS_MAX, PromptKind};
 use gleaner_schemas::job::{Job, JobError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::params::{
     DemonstrationsParam, GradesParam, JudgeParam, LongDocuments, PromptParam, Sampling,
-    default_rejects,
+    default_rejects, document_bytes, one_completion, trec,
 };
-use crate::generation::writing::Purpose;
-
-/// Most completions for one document.
-const PER_DOCUMENT_MAX: u16 = 1000;
-/// Longest part of a document that a prompt takes.
-const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+use crate::generation::setup::Shared;
+use crate::generation::write_params::Purpose;
 
 /// How labels are asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +66,7 @@ pub struct QueriesParams {
     #[serde(default)]
     pub strategy: Strategy,
     /// Completions for each document.
-    #[serde(default = "one")]
+    #[serde(default = "one_completion")]
     pub per_document: u16,
     /// Prompts, each item with one of them; absent: all that come with Gleaner.
     #[serde(default)]
@@ -107,18 +102,6 @@ pub struct QueriesParams {
     pub embeddings: Option<String>,
 }
 
-pub(crate) fn trec() -> GradesParam {
-    GradesParam::Named("trec".to_owned())
-}
-
-pub(crate) fn one() -> u16 {
-    1
-}
-
-pub(crate) fn document_bytes() -> u64 {
-    12_000
-}
-
 impl QueriesParams {
     /// Reads and checks the parameters of a stage.
     ///
@@ -133,12 +116,6 @@ impl QueriesParams {
         if let Some(input) = &params.input {
             check_selection(job, name, input)?;
         }
-        if params.per_document == 0 || params.per_document > PER_DOCUMENT_MAX {
-            return at(
-                "per_document",
-                format!("write a number from 1 to {PER_DOCUMENT_MAX}"),
-            );
-        }
         if params.filter.bm25_top_k == Some(0) {
             return at(
                 "filter.bm25_top_k",
@@ -152,16 +129,6 @@ impl QueriesParams {
                 "bm25_k1 is 0 or more, bm25_b from 0 to 1".to_owned(),
             );
         }
-        check_document_bytes(job, name, params.document_bytes)?;
-        check_demonstrations(job, name, params.demonstrations.as_ref())?;
-        params.sampling.check(job, name)?;
-        params.attributes.check().map_err(|error| {
-            job.error_at(
-                &format!("stages.{name}.attributes"),
-                error.to_string(),
-                None,
-            )
-        })?;
         Ok(params)
     }
 
@@ -172,8 +139,25 @@ impl QueriesParams {
         }
     }
 
-    pub(crate) fn prompt_kind(&self) -> PromptKind {
-        self.purpose().prompt_kind()
+    /// Those that both stages of generation have.
+    pub(super) fn shared(&self) -> Shared<'_> {
+        Shared {
+            purpose: self.purpose(),
+            endpoint: &self.endpoint,
+            grades: &self.grades,
+            completions: ("per_document", self.per_document),
+            prompts: &self.prompts,
+            demonstrations: self.demonstrations.as_ref(),
+            attributes: &self.attributes,
+            sampling: &self.sampling,
+            seed: self.seed,
+            document_bytes: self.document_bytes,
+            long_documents: self.long_documents,
+            judge: self.judge.as_ref(),
+            embeddings: self.embeddings.as_deref(),
+            reject: &self.filter.reject,
+            with_source_terms: self.filter.bm25_top_k.is_some(),
+        }
     }
 }
 
@@ -198,43 +182,4 @@ pub(crate) fn check_selection(job: &Job, name: &str, input: &str) -> Result<(), 
                 corpus";
     let message = format!("stage `{input}` does not hold documents");
     Err(job.error_at(&place, message, Some(help.to_owned())))
-}
-
-pub(crate) fn check_document_bytes(job: &Job, name: &str, bytes: u64) -> Result<(), JobError> {
-    if (1..=DOCUMENT_BYTES_MAX).contains(&bytes) {
-        return Ok(());
-    }
-    let message = format!("write a number from 1 to {DOCUMENT_BYTES_MAX}");
-    Err(job.error_at(&format!("stages.{name}.document_bytes"), message, None))
-}
-
-pub(crate) fn check_demonstrations(
-    job: &Job,
-    name: &str,
-    demonstrations: Option<&DemonstrationsParam>,
-) -> Result<(), JobError> {
-    let Some(demonstrations) = demonstrations else {
-        return Ok(());
-    };
-    let place = |key: &str| format!("stages.{name}.demonstrations.{key}");
-    if !job.file.datasets.contains_key(&demonstrations.dataset) {
-        let known: Vec<&str> = job.file.datasets.keys().map(String::as_str).collect();
-        let help = gleaner_schemas::job::nearest(&demonstrations.dataset, known.iter().copied());
-        let message = format!("there is no dataset `{}`", demonstrations.dataset);
-        return Err(job.error_at(&place("dataset"), message, help));
-    }
-    if usize::from(demonstrations.count) > DEMONSTRATIONS_MAX || demonstrations.count == 0 {
-        let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
-        return Err(job.error_at(&place("count"), message, None));
-    }
-    if let Some(select) = &demonstrations.select {
-        let range = 1..=DEMONSTRATIONS_MAX;
-        for (key, value) in [("sets", select.sets), ("held_out", select.held_out)] {
-            if !range.contains(&usize::from(value)) {
-                let message = format!("write a number from 1 to {DEMONSTRATIONS_MAX}");
-                return Err(job.error_at(&place(&format!("select.{key}")), message, None));
-            }
-        }
-    }
-    Ok(())
 }

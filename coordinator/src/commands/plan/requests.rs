@@ -4,26 +4,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use arrow::array::{Array as _, AsArray as _};
-use gleaner_schemas::columns::TEXT;
-use gleaner_schemas::{DocumentColumns, Slice};
-use gleaner_storage::documents::{BatchLimits, DocumentReader};
-use gleaner_storage::table::BlockingIo;
+use gleaner_schemas::{Reader, Shard};
+use gleaner_workers::expected_requests::{PhaseRequests, RequestSample, Requests};
+use gleaner_workers::stage::{DocumentSource, Need, PhaseInput};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::sample::{self, Sample};
 use crate::checked_job::CheckedStage;
-use crate::driver::{Driver, FinishedStage};
-use crate::inputs::InputSet;
+use crate::driver::{Driver, FinishedStage, OpenPhase, SoFar};
+use crate::phase_input::Sources;
 use crate::progress::count;
 use crate::run_error::RunError;
 
-/// Items that are looked at.
-const ITEMS_SAMPLED: usize = 50;
-/// Files that they are taken from.
-const FILES_SAMPLED: usize = 5;
-/// Memory for reading them.
-const SAMPLE_MEMORY_BYTES: u64 = 64 << 20;
 /// A query that is not written yet.
 const SOME_QUERY: &str = "how does a query look that is of usual length for its kind";
 
@@ -32,7 +25,7 @@ const SOME_QUERY: &str = "how does a query look that is of usual length for its 
 pub struct RequestsReport {
     /// Name of the endpoint.
     pub endpoint: String,
-    /// Calls.
+    /// Calls, without second tries where a reply cannot be read.
     pub calls: u64,
     /// Tokens of prompts.
     pub prompt_tokens: u64,
@@ -42,15 +35,23 @@ pub struct RequestsReport {
     pub money: Option<f64>,
     /// Money that the job may spend there.
     pub budget: Option<f64>,
+    /// The calls by what they are for.
+    pub purposes: BTreeMap<&'static str, u64>,
 }
 
 impl RequestsReport {
     /// The report as one line.
     pub(super) fn render(&self) -> String {
-        let mut text = format!(
-            "asks {} about {} times: {} + {} tokens",
-            self.endpoint,
-            count(self.calls),
+        let mut text = format!("asks {} about {} times", self.endpoint, count(self.calls));
+        if self.purposes.len() > 1 {
+            let purposes = self.purposes.iter();
+            let purposes =
+                purposes.map(|(purpose, calls)| format!("{} to {purpose}", count(*calls)));
+            let _ = write!(text, " ({})", purposes.collect::<Vec<_>>().join(", "));
+        }
+        let _ = write!(
+            text,
+            ": {} + {} tokens",
             count(self.prompt_tokens),
             count(self.completion_tokens)
         );
@@ -62,16 +63,47 @@ impl RequestsReport {
         }
         text
     }
+
+    fn add(&mut self, purpose: &'static str, requests: Requests) {
+        let calls = whole(requests.calls);
+        self.calls += calls;
+        self.prompt_tokens += whole(requests.prompt_tokens);
+        self.completion_tokens += whole(requests.completion_tokens);
+        *self.purposes.entry(purpose).or_default() += calls;
+    }
+}
+
+/// A little less than a whole number is one: averages are sums of fractions.
+fn whole(number: f64) -> u64 {
+    (number - 1e-6).ceil() as u64
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress<'a> {
+    /// What of it is complete.
+    pub(super) so_far: &'a SoFar,
+    /// The phase that has open tasks.
+    pub(super) open: Option<&'a OpenPhase>,
+}
+
+/// What a stage will ask.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// By endpoint.
+    pub(super) reports: Vec<RequestsReport>,
+    /// A sentence where it cannot be told.
+    pub(super) note: Option<String>,
 }
 
 /// Items of stages that are not complete, as far as they can be told.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    of_stage: BTreeMap<String, u64>,
+    of_stage: BTreeMap<String, f64>,
 }
 
 impl Items {
-    /// What a stage will ask; nothing for stages without endpoints. Stages must come in order.
+    /// What a stage that is not complete will ask. Stages must come in order.
     ///
     /// # Errors
     ///
@@ -81,136 +113,169 @@ impl Items {
         driver: &Driver<'_>,
         checked: &CheckedStage,
         finished: &BTreeMap<String, FinishedStage>,
-    ) -> Result<Vec<RequestsReport>, RunError> {
-        let params = checked.stage.params();
-        let n_items = self.count(driver, checked, &params, finished);
-        if checked
-            .stage
-            .requests_for(&[SOME_QUERY.to_owned()])?
-            .is_empty()
-        {
-            return Ok(Vec::new());
+        progress: Option<Progress<'_>>,
+    ) -> Result<Asked, RunError> {
+        self.count_selection(driver, checked);
+        let stage = &checked.stage;
+        let nothing = RequestSample::default();
+        let Some(first) = stage.outlook().into_iter().next() else {
+            return Ok(Asked::default());
+        };
+        if stage.requests_for(&nothing)?.phases.is_empty() {
+            return Ok(Asked::default());
         }
-        let queries = params.get("queries").and_then(Value::as_str);
-        let reads_queries = checked.kind.name() == "graded_documents" && queries.is_none();
-        let set = match queries {
-            Some(dataset) => driver.inputs.datasets.get(dataset),
-            None => Some(&driver.inputs.corpus),
-        };
-        let texts = match set {
-            Some(set) if !reads_queries => sample(driver.io, set).await?,
-            _ => vec![SOME_QUERY.to_owned()],
-        };
-        let stage = std::sync::Arc::clone(&checked.stage);
-        let per_item = stage.requests_for(&texts)?;
-        let rows: f64 = per_item.iter().map(|it| it.rows).sum();
-        let Some(n_items) = n_items else {
-            return Ok(Vec::new());
-        };
-        if rows > 0.0 {
-            let n_rows = (rows * n_items as f64).round() as u64;
+        let (sample, n_items) = self.input(driver, &first.input, finished).await?;
+        let mut pairs = Vec::new();
+        for need in stage.needs() {
+            if let Need::Pairs(dataset) = need {
+                let from = DocumentSource::Dataset(dataset);
+                pairs = read(driver, &documents(from), finished).await?.0.pairs;
+            }
+        }
+        let requests = stage.requests_for(&RequestSample {
+            items: &sample.texts,
+            pairs: &pairs,
+        })?;
+        if let Some(n_items) = n_items {
+            let n_rows = n_items * requests.rows_per_item;
             self.of_stage.insert(checked.name.clone(), n_rows);
         }
-        let endpoints = &driver.job.job.file.endpoints;
-        let reports = per_item.iter().map(|it| {
-            let times = |each: f64| (each * n_items as f64).ceil() as u64;
-            let (prompt_tokens, completion_tokens) =
-                (times(it.prompt_tokens), times(it.completion_tokens));
-            let endpoint = endpoints.get(&it.endpoint);
-            let price = endpoint.and_then(|endpoint| endpoint.price.as_ref());
-            RequestsReport {
-                endpoint: it.endpoint.clone(),
-                calls: times(it.calls),
-                prompt_tokens,
-                completion_tokens,
-                money: price.map(|price| {
-                    (prompt_tokens as f64 * price.input + completion_tokens as f64 * price.output)
-                        / 1e6
-                }),
-                budget: endpoint.and_then(|it| it.budget.as_ref()?.money),
+        let mut asked = Asked::default();
+        for phase in &requests.phases {
+            let is_complete = |it: Progress<'_>| it.so_far.maps.contains(phase.phase);
+            if progress.is_some_and(is_complete) {
+                continue;
             }
-        });
-        Ok(reports.collect())
+            let open = progress
+                .and_then(|it| it.open)
+                .filter(|open| open.plan.phase == phase.phase);
+            let left = match open {
+                Some(open) => left_of(open, &sample).or(n_items),
+                None => n_items,
+            };
+            // What is asked once was asked by the first task.
+            let is_begun = open.is_some_and(|open| open.n_reused > 0);
+            let once = phase.once * if is_begun { 0.0 } else { 1.0 };
+            match left {
+                Some(left) => asked.add(driver, phase, phase.per_item * left + once),
+                None if phase.per_item == Requests::default() => asked.add(driver, phase, once),
+                None => {
+                    let Requests { calls, .. } = phase.per_item;
+                    asked.note = Some(format!(
+                        "asks {} {calls} time(s) for each item, to {}; how many items it has is known \
+                         when its input is complete",
+                        phase.endpoint, phase.purpose
+                    ));
+                }
+            }
+        }
+        Ok(asked)
     }
 
-    /// Items that a stage reads, and of a selection, that it yields.
-    fn count(
-        &mut self,
+    /// A sample of what a phase reads, and the items of it, where they can be told.
+    async fn input(
+        &self,
         driver: &Driver<'_>,
-        checked: &CheckedStage,
-        params: &Value,
+        input: &PhaseInput,
         finished: &BTreeMap<String, FinishedStage>,
-    ) -> Option<u64> {
-        let corpus = driver.inputs.corpus.n_rows();
-        if checked.kind.name() == "select" {
-            let asked = params.get("documents").and_then(Value::as_u64);
-            let n_rows = asked.or_else(|| {
-                let fraction = params.get("fraction")?.as_f64()?;
-                Some((corpus? as f64 * fraction) as u64)
-            });
-            if let Some(n_rows) = n_rows {
-                let most = corpus.map_or(n_rows, |corpus| n_rows.min(corpus));
-                self.of_stage.insert(checked.name.clone(), most);
+    ) -> Result<(Sample, Option<f64>), RunError> {
+        let stage = match input {
+            PhaseInput::Documents { from, .. } => match from {
+                DocumentSource::Stage(stage) => Some(stage),
+                DocumentSource::Corpus | DocumentSource::Dataset(_) => None,
+            },
+            PhaseInput::Table { stage, .. } => Some(stage),
+            PhaseInput::Inner { .. } => None,
+        };
+        let Some(stage) = stage.filter(|stage| !finished.contains_key(*stage)) else {
+            let (sample, shards) = read(driver, input, finished).await?;
+            let n_items = sample.items_of_files(&shards);
+            return Ok((sample, n_items));
+        };
+        let sample = match input {
+            PhaseInput::Table { .. } => Sample::of_text(SOME_QUERY),
+            _ => {
+                read(driver, &documents(DocumentSource::Corpus), finished)
+                    .await?
+                    .0
             }
-            return None;
+        };
+        let n_rows = self.of_stage.get(stage).copied();
+        let n_items = n_rows.and_then(|n_rows| sample.items_of_chosen(n_rows));
+        Ok((sample, n_items))
+    }
+
+    /// Rows that a selection will have, where the job file tells.
+    fn count_selection(&mut self, driver: &Driver<'_>, checked: &CheckedStage) {
+        if checked.kind.name() != "select" {
+            return;
         }
-        if let Some(dataset) = params.get("queries").and_then(Value::as_str) {
-            return driver.inputs.datasets.get(dataset)?.n_rows();
-        }
-        match params.get("input").and_then(Value::as_str) {
-            Some(stage) => finished
-                .get(stage)
-                .map(|stage| stage.completed.lanes.ok)
-                .or_else(|| self.of_stage.get(stage).copied()),
-            None => corpus,
+        let params = checked.stage.params();
+        let corpus = driver.inputs.corpus.n_rows();
+        let asked = params.get("documents").and_then(Value::as_u64);
+        let n_rows = asked.or_else(|| {
+            let fraction = params.get("fraction")?.as_f64()?;
+            Some((corpus? as f64 * fraction) as u64)
+        });
+        if let Some(n_rows) = n_rows {
+            let most = corpus.map_or(n_rows, |corpus| n_rows.min(corpus));
+            self.of_stage.insert(checked.name.clone(), most as f64);
         }
     }
 }
 
-/// Texts of the first rows of some files.
-async fn sample(io: &BlockingIo, set: &InputSet) -> Result<Vec<String>, RunError> {
-    let step = (set.files.len() / FILES_SAMPLED).max(1);
-    let files: Vec<_> = set
-        .files
-        .iter()
-        .step_by(step)
-        .take(FILES_SAMPLED)
-        .map(|file| std::sync::Arc::clone(&file.file))
-        .collect();
-    let (io, columns): (BlockingIo, DocumentColumns) = (io.clone(), set.columns.clone());
-    let read = tokio::task::spawn_blocking(move || {
-        let mut texts = Vec::new();
-        let per_file = ITEMS_SAMPLED.div_ceil(files.len().max(1));
-        for file in files {
-            let slice = Slice {
-                bytes: file.bytes,
-                file,
-                row_groups: None,
-                first_row: 0,
-                n_rows: None,
-                row_group_facts: Vec::new(),
-            };
-            let limits = BatchLimits::for_memory(SAMPLE_MEMORY_BYTES);
-            // A file that cannot be read is told of elsewhere.
-            let Ok(mut reader) = DocumentReader::open(&io, &slice, &columns, None, limits) else {
-                continue;
-            };
-            let Ok(Some(batch)) = reader.next_batch() else {
-                continue;
-            };
-            let Some(text) = batch
-                .column_by_name(TEXT)
-                .and_then(|it| it.as_string_view_opt())
-            else {
-                continue;
-            };
-            let rows = (0..text.len())
-                .filter(|&row| text.is_valid(row))
-                .take(per_file);
-            texts.extend(rows.map(|row| text.value(row).to_owned()));
-        }
-        texts
-    });
-    read.await
-        .map_err(|error| RunError::Internal(format!("reading a sample panicked: {error}")))
+impl Asked {
+    fn add(&mut self, driver: &Driver<'_>, phase: &PhaseRequests, requests: Requests) {
+        let endpoint = driver.job.job.file.endpoints.get(&phase.endpoint);
+        let known = self
+            .reports
+            .iter()
+            .position(|report| report.endpoint == phase.endpoint);
+        let idx = known.unwrap_or_else(|| {
+            self.reports.push(RequestsReport {
+                endpoint: phase.endpoint.clone(),
+                calls: 0,
+                prompt_tokens: 0,
+                completion_tokens: 0,
+                money: None,
+                budget: endpoint.and_then(|it| it.budget.as_ref()?.money),
+                purposes: BTreeMap::new(),
+            });
+            self.reports.len() - 1
+        });
+        let report = &mut self.reports[idx];
+        report.add(phase.purpose, requests);
+        let price = endpoint.and_then(|endpoint| endpoint.price.as_ref());
+        report.money = price.map(|price| {
+            let prompt = report.prompt_tokens as f64 * price.input;
+            (prompt + report.completion_tokens as f64 * price.output) / 1e6
+        });
+    }
+}
+
+/// Items of the tasks of a phase that have no attempt.
+fn left_of(open: &OpenPhase, sample: &Sample) -> Option<f64> {
+    let n_rows = open.plan.n_rows?.saturating_sub(open.rows_reused);
+    sample.items_of_rows(n_rows as f64)
+}
+
+fn documents(from: DocumentSource) -> PhaseInput {
+    PhaseInput::Documents { from, sample: None }
+}
+
+async fn read(
+    driver: &Driver<'_>,
+    input: &PhaseInput,
+    finished: &BTreeMap<String, FinishedStage>,
+) -> Result<(Sample, Vec<Shard>), RunError> {
+    let sources = Sources {
+        inputs: driver.inputs,
+        stages: finished,
+        own: ("", None),
+        maps: &BTreeMap::new(),
+        output: driver.output,
+    };
+    let (reader, shards): (Reader, Vec<Shard>) = sources.shards(input, u64::MAX)?;
+    let sample = sample::read(driver.io, reader, &shards).await?;
+    Ok((sample, shards))
 }

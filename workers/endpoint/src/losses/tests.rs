@@ -24,6 +24,7 @@ fn what_is_asked_for() {
     let check = |dialect: LossDialect, expected: serde_json::Value| {
         let request = dialect.request("a b".to_owned(), Some("other".to_owned()));
         let body = crate::body::body(&request, "tiny", crate::Dialect::Auto);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body, expected, "{dialect}");
         assert_eq!(crate::body::path(&request), "completions");
     };
