@@ -312,6 +312,7 @@ impl Stage for GradedDocuments {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
+                decision: None,
                 side_inputs: write_side_inputs(
                     dataset.map(|_| DEMONSTRATIONS),
                     self.params.embeddings.as_deref(),
@@ -344,6 +345,7 @@ impl Stage for GradedDocuments {
                 columns: filter::columns(Purpose::Documents, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
+            decision: None,
             side_inputs: vec![(DUPLICATES.to_owned(), of_reduce(DUPLICATES))],
             is_table: true,
         }))

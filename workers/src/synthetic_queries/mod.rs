@@ -177,6 +177,7 @@ impl SyntheticQueries {
                 name: name.to_owned(),
                 params,
                 input: Self::corpus(),
+                decision: None,
                 side_inputs,
                 is_table: false,
             }))
@@ -249,6 +250,7 @@ impl Stage for SyntheticQueries {
                 name: WRITE.to_owned(),
                 params: json!(self.write_task()),
                 input: self.input(),
+                decision: None,
                 side_inputs: write_side_inputs(
                     dataset.map(|_| match self.rating {
                         Some(_) => EXAMPLES,
@@ -292,6 +294,7 @@ impl Stage for SyntheticQueries {
                 columns: filter::columns(purpose, self.params.embeddings.is_some()),
                 in_one_task: false,
             },
+            decision: None,
             side_inputs,
             is_table: true,
         }))
