@@ -119,6 +119,7 @@ impl Sources<'_> {
         Shard {
             slices: slices.collect(),
             companions: Vec::new(),
+            effect: None,
         }
     }
 

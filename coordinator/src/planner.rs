@@ -84,6 +84,7 @@ fn cut_file(file: &InputFile, task_bytes: u64) -> Vec<Shard> {
         .map(|slice| Shard {
             slices: vec![slice],
             companions: file.companions.clone(),
+            effect: None,
         })
         .collect()
 }
@@ -106,6 +107,7 @@ fn whole_file(file: &InputFile) -> Shard {
             row_group_facts: file.row_groups.clone().unwrap_or_default(),
         }],
         companions: file.companions.clone(),
+        effect: None,
     }
 }
 
@@ -227,6 +229,7 @@ fn cut_picked(file: &InputFile, mut picked: Vec<usize>, task_bytes: u64) -> Vec<
             _ => shards.push(Shard {
                 slices: vec![slice],
                 companions: file.companions.clone(),
+                effect: None,
             }),
         }
     }

@@ -132,6 +132,19 @@ pub async fn publish(
             is_new: false,
         }));
     }
+    publish_version(output, shutdown, version).await
+}
+
+/// Publishes a version as the one after that which the run knew. `None` if another run was faster.
+///
+/// # Errors
+///
+/// Of the store.
+pub async fn publish_version(
+    output: &Output,
+    shutdown: &Shutdown,
+    version: Version,
+) -> Result<Option<Published>, RunError> {
     match create(output, shutdown, &version).await? {
         Created::Stored => {
             copy_manifest(output, shutdown, version.number).await?;

@@ -12,7 +12,7 @@ use gleaner_schemas::{
     AttemptId, ContentHash, Failure, FailureKind, Fingerprint, Lanes, PhaseManifest, ReduceResult,
     SideInput, StoredFile, TableFile, Version,
 };
-use gleaner_storage::table::{BlockingIo, TableReader};
+use gleaner_storage::table::{self, BlockingIo};
 use gleaner_storage::{Output, TableEncoder, layout};
 use gleaner_workers::entropy::Entropy;
 use gleaner_workers::stage::{
@@ -354,20 +354,18 @@ impl StoredInputs {
 }
 
 impl ReduceInputs for StoredInputs {
-    fn for_each(
+    fn for_each_of_object(
         &mut self,
         phase: &str,
-        each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+        each: &mut dyn FnMut(usize, RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let manifest = self.manifest(phase)?;
-        for attempt in &manifest.attempts {
-            let uri = self.output.uri_of(&layout::pinned(attempt));
-            let mut reader = TableReader::open(&self.io, &uri, None)?;
-            while let Some(batch) = reader.next_batch()? {
-                each(batch)?;
-            }
-        }
-        Ok(())
+        let manifest = Arc::clone(self.manifest(phase)?);
+        let uris: Vec<(String, u64)> = manifest
+            .attempts
+            .iter()
+            .map(|pinned| (self.output.uri_of(&layout::pinned(pinned)), pinned.bytes))
+            .collect();
+        table::for_each_of_object(&self.io, &uris, each)
     }
 
     fn side_input(&mut self, name: &str) -> Result<Vec<RecordBatch>, Failure> {
@@ -381,7 +379,7 @@ impl ReduceInputs for StoredInputs {
                     format!("the reduce has no side input {name}"),
                 )
             })?;
-        gleaner_storage::table::read_whole(&self.io, &side_input.uri, &side_input.content)
+        table::read_whole(&self.io, &side_input.uri, &side_input.content)
     }
 
     fn objects(&mut self, phase: &str) -> Result<Vec<ReadObject>, Failure> {
@@ -405,6 +403,6 @@ impl ReduceInputs for StoredInputs {
 
     fn published_table(&mut self, file: &TableFile) -> Result<Vec<RecordBatch>, Failure> {
         let uri = self.output.uri_of(&file.path);
-        gleaner_storage::table::read_whole(&self.io, &uri, &file.checksum)
+        table::read_whole(&self.io, &uri, &file.checksum)
     }
 }

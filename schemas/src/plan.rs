@@ -106,6 +106,10 @@ pub struct Shard {
     /// documents up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<Arc<SourceFile>>,
+    /// What the plan's [decision](PhasePlan::decision) comes to here: of equal slices, equal effects
+    /// mean equal rows, whatever was decided. Absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Fingerprint>,
 }
 
 impl Shard {
@@ -192,6 +196,10 @@ pub struct PhasePlan {
     pub phase: String,
     /// The parameters that the rows of this phase depend on, defaults expanded.
     pub params: Value,
+    /// What was decided over the whole input, such as where a selection ends. The rows of a task
+    /// depend on it by the [effect](Shard::effect) on its shard alone, where that is known.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub decision: Value,
     /// Side inputs of all tasks.
     pub side_inputs: Vec<SideInput>,
     /// How slices are read.
@@ -214,10 +222,22 @@ pub struct PhasePlan {
 }
 
 impl PhasePlan {
-    /// The version of the format that this build writes and reads.
+    /// The version of the format of plans without a decision. It is told apart from the next one, so
+    /// that these plans keep their ids, and workers that know of no decisions work on them.
     pub const FORMAT: u32 = 1;
+    /// The version of the format of plans with a decision.
+    pub const FORMAT_WITH_DECISION: u32 = 2;
     /// Tasks in one chunk object.
     pub const TASKS_PER_CHUNK: usize = 1024;
+
+    /// The version of the format of a plan with this decision.
+    #[must_use]
+    pub fn format_of(decision: &Value) -> u32 {
+        match decision {
+            Value::Null => Self::FORMAT,
+            _ => Self::FORMAT_WITH_DECISION,
+        }
+    }
 
     /// The id of the task that reads `shard` in this phase. Depends on nothing but what the rows
     /// depend on: not on names of stages, on places of our own objects or timeouts. The budget of
@@ -236,19 +256,20 @@ impl PhasePlan {
             .collect();
         let companions: Vec<_> = shard.companions.iter().map(|file| named(file)).collect();
         let reads_documents = matches!(self.reader, Reader::Documents { .. });
-        Fingerprint::of(
-            "task",
-            &(
-                (&self.kind, self.code_version, &self.phase),
-                &self.params,
-                contents,
-                &self.reader,
-                reads_documents.then_some(self.memory_bytes),
-                slices,
-                companions,
-            ),
-        )
-        .into()
+        let task = (
+            (&self.kind, self.code_version, &self.phase),
+            &self.params,
+            contents,
+            &self.reader,
+            reads_documents.then_some(self.memory_bytes),
+            slices,
+            companions,
+        );
+        if self.decision.is_null() {
+            return Fingerprint::of("task", &task).into();
+        }
+        let decision = shard.effect.is_none().then_some(&self.decision);
+        Fingerprint::of("decided task", &(task, &shard.effect, decision)).into()
     }
 
     /// The id of the plan that consists of these tasks: a hash of everything in it, so that a

@@ -171,6 +171,7 @@ fn plan(n_tasks: u64) -> (PhasePlan, Vec<Task>) {
                 row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
+            effect: None,
         }
     });
     let shards = shards.collect();
@@ -181,6 +182,7 @@ fn plan(n_tasks: u64) -> (PhasePlan, Vec<Task>) {
         code_version: 1,
         phase: "table".to_owned(),
         params: json!({}),
+        decision: serde_json::Value::Null,
         side_inputs: Vec::new(),
         reader: Reader::Table {
             columns: Vec::new(),
@@ -212,7 +214,12 @@ fn memory(field: &str) -> u64 {
 }
 
 /// User and system time of this process so far.
-fn processor_seconds() -> f64 {
+///
+/// # Panics
+///
+/// If the system does not tell.
+#[must_use]
+pub fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let ticks: Vec<&str> = fields.split_whitespace().collect();

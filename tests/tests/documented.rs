@@ -6,6 +6,7 @@
 //! - A block `yaml title=NAME` is written to that file.
 //! - Port 8000 is another one here, so that documents can be run beside each other.
 
+mod commands;
 mod formats;
 mod reference;
 

@@ -300,6 +300,7 @@ impl Bench {
             code_version: 2,
             phase: phase.to_owned(),
             params,
+            decision: serde_json::Value::Null,
             side_inputs: vec![self.model.clone()],
             reader: Reader::Documents {
                 columns: columns(),
@@ -431,6 +432,7 @@ impl Corpus {
                 row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
+            effect: None,
         }
     }
 }

@@ -18,6 +18,13 @@ use crate::entropy::Entropy;
 const RECORDS_PER_OBJECT: usize = 256;
 /// A record waits no longer than this while the worker is busy.
 const RECORD_AGE_MAX: Duration = Duration::from_secs(60);
+/// In the first minutes of a run, when people watch, a record waits for this part of the time that
+/// the worker has worked for it: the page is fresh, for a dozen objects of each worker in all.
+const RECORD_AGE_SHARE: u32 = 8;
+/// But not for less than this.
+const RECORD_AGE_MIN: Duration = Duration::from_secs(5);
+/// Runs whose beginning is remembered.
+const RUNS_MAX: usize = 64;
 /// Records that are kept while they cannot be written; beyond, the newest are lost.
 const RECORDS_MAX: usize = 4096;
 /// Characters of a host's name that become a part of a key.
@@ -43,6 +50,8 @@ struct State {
     pending: BTreeMap<(String, RunId), Pending>,
     /// Objects that were to be written and may be there or not: written again, they are the same.
     unwritten: Vec<Batch>,
+    /// When the worker had its first record of a run, the latest run last.
+    begun: VecDeque<((String, RunId), Instant)>,
     /// Records of both.
     n_pending: usize,
     next_sequence: u64,
@@ -124,6 +133,12 @@ impl AttemptLog {
         }
         state.n_pending += 1;
         let key = (output.uri().to_owned(), run.clone());
+        if !state.begun.iter().any(|(known, _)| *known == key) {
+            if state.begun.len() >= RUNS_MAX {
+                state.begun.pop_front();
+            }
+            state.begun.push_back((key.clone(), Instant::now()));
+        }
         let pending = state.pending.entry(key).or_insert_with(|| Pending {
             output: output.clone(),
             since: Instant::now(),
@@ -164,14 +179,19 @@ impl AttemptLog {
 
     fn take(&self, all: bool) -> VecDeque<Batch> {
         let mut state = self.lock();
-        let is_due = |pending: &Pending| {
+        let age_max = |key: &(String, RunId)| {
+            let begun = state.begun.iter().find(|(known, _)| known == key);
+            let worked = begun.map_or(Duration::ZERO, |(_, begun)| begun.elapsed());
+            (worked / RECORD_AGE_SHARE).clamp(RECORD_AGE_MIN, RECORD_AGE_MAX)
+        };
+        let is_due = |key: &(String, RunId), pending: &Pending| {
             all || pending.records.len() >= RECORDS_PER_OBJECT
-                || pending.since.elapsed() >= RECORD_AGE_MAX
+                || pending.since.elapsed() >= age_max(key)
         };
         let due: Vec<_> = state
             .pending
             .iter()
-            .filter(|(_, pending)| is_due(pending))
+            .filter(|(key, pending)| is_due(key, pending))
             .map(|(key, _)| key.clone())
             .collect();
         let unwritten = std::mem::take(&mut state.unwritten).into_iter();
@@ -307,7 +327,7 @@ mod tests {
         }
         log.write(false).await;
         assert_eq!(written(&output).await, []);
-        tokio::time::advance(RECORD_AGE_MAX).await;
+        tokio::time::advance(RECORD_AGE_MIN).await;
         log.write(false).await;
         assert_eq!(written(&output).await, [record(0), record(1), record(2)]);
         for number in 0..RECORDS_PER_OBJECT as u64 {
@@ -319,6 +339,29 @@ mod tests {
         log.add(&output, &RunId::new(2), record(9));
         log.write(true).await;
         assert_eq!(output.list(layout::RUNS).await.unwrap().len(), 3);
+    }
+
+    /// A worker whose tasks are slow tells soon of the first ones, and has written few objects by the
+    /// time that the run is old.
+    #[tokio::test(start_paused = true)]
+    async fn a_young_run_is_told_of_sooner_than_an_old_one() {
+        let (output, log, run) = (output(), log(), RunId::new(1));
+        let mut n_objects = Vec::new();
+        for second in 0..3600 {
+            log.add(&output, &run, record(second));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            log.write(false).await;
+            if [6, 600, 1200, 3599].contains(&second) {
+                n_objects.push(output.list(layout::RUNS).await.unwrap().len());
+            }
+        }
+        let [first, young, old, older] = n_objects[..] else {
+            panic!("{n_objects:?}");
+        };
+        assert_eq!(first, 1);
+        assert!(young <= 40, "{n_objects:?}");
+        // As many as without a share of the time: one a minute.
+        assert!((39..=41).contains(&(older - old)), "{n_objects:?}");
     }
 
     #[tokio::test(start_paused = true)]

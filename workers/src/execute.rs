@@ -162,6 +162,7 @@ impl Shared {
         let mut stage = kind.open(&MapContext {
             phase: &plan.phase,
             params: &plan.params,
+            decision: &plan.decision,
             task,
             side_inputs: &TaskSideInputs {
                 io: &io,
@@ -330,12 +331,20 @@ fn provenance(plan: &PhasePlan, task: &Task) -> serde_json::Value {
         .iter()
         .map(|slice| json!({ "identity": slice.file.identity, "row_groups": slice.row_groups }))
         .collect();
-    json!({
+    let mut provenance = json!({
         "task": task.id,
         "kind": plan.kind,
         "code_version": plan.code_version,
         "phase": plan.phase,
         "params": plan.params,
         "inputs": inputs,
-    })
+    });
+    // Of what was decided, what the task's id depends on, and no more.
+    if !plan.decision.is_null() {
+        match &task.shard.effect {
+            Some(effect) => provenance["effect"] = json!(effect),
+            None => provenance["decision"] = plan.decision.clone(),
+        }
+    }
+    provenance
 }

@@ -1,6 +1,7 @@
-//! What the phases of a stage read.
+//! What the phases of a stage read, and what was decided before.
 
-use gleaner_schemas::TableFile;
+use gleaner_schemas::{Fingerprint, TableFile};
+use serde_json::Value;
 
 use crate::language_model::ModelFile;
 
@@ -76,4 +77,35 @@ pub enum SideTable {
     },
     /// A file of a language model ([`SideInputs::directory`](crate::stage::SideInputs::directory)).
     ModelFile(ModelFile),
+}
+
+/// Something that the rows of a map depend on, of which each task feels a part only: where a
+/// selection ends. When it moves, only the tasks that feel it are new.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// What tasks are told.
+    pub value: Value,
+    /// What it comes to in each shard, in their order: of equal shards, equal effects must mean equal
+    /// rows. Where that is not known, every task depends on the whole value.
+    pub effects: Option<Vec<Fingerprint>>,
+}
+
+/// An object that a reduce may ask for what it tells beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadObject {
+    /// Key relative to the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A map phase that is known before what it depends on is complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpectedPhase {
+    /// Its name.
+    pub name: String,
+    /// What it will read; of an earlier stage's table, the columns are left out.
+    pub input: PhaseInput,
+    /// Whether its rows will be the stage's table.
+    pub is_table: bool,
 }

@@ -122,14 +122,16 @@ impl PlanCache {
 /// The format is looked at first: a plan of another one need not have the same fields.
 fn parse_plan(plan: Value, output: &Output, key: &str) -> Result<PhasePlan, Unsettled> {
     let format = plan.get("format").and_then(Value::as_u64);
+    let known = PhasePlan::FORMAT..=PhasePlan::FORMAT_WITH_DECISION;
     if let Some(format) = format
-        && format != u64::from(PhasePlan::FORMAT)
+        && !known.clone().map(u64::from).any(|it| it == format)
     {
         let message = format!(
-            "{} has plan format {format}, this worker reads format {}; run workers and coordinator \
-             of the same version",
+            "{} has plan format {format}, this worker reads formats {} to {}; run workers and \
+             coordinator of the same version",
             output.uri_of(key),
-            PhasePlan::FORMAT
+            known.start(),
+            known.end()
         );
         return Err(Unsettled {
             failure: Failure::new(FailureKind::Permanent, message),

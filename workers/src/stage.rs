@@ -31,7 +31,9 @@ use crate::endpoint::access::Endpoints;
 use crate::expected_requests::{RequestSample, StageRequests};
 use crate::forecast::{BeforeRun, Forecast, ImpliedStage};
 use crate::language_model::ModelFacts;
-pub use crate::phase_input::{DocumentSource, PhaseInput, Sample, SideTable};
+pub use crate::phase_input::{
+    Decision, DocumentSource, ExpectedPhase, PhaseInput, ReadObject, Sample, SideTable,
+};
 
 /// A kind of stage. Kinds are stateless and stand in one list, [`crate::registry::KINDS`].
 pub trait StageKind: Debug + Send + Sync {
@@ -213,20 +215,11 @@ pub struct MapPhase {
     pub params: Value,
     /// What it reads.
     pub input: PhaseInput,
+    /// What was decided over the whole input, where anything was.
+    pub decision: Option<Decision>,
     /// Tables that every task loads whole.
     pub side_inputs: Vec<(String, SideTable)>,
     /// Whether its rows are the stage's table (the last map) or an inner result.
-    pub is_table: bool,
-}
-
-/// A map phase that is known before what it depends on is complete.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExpectedPhase {
-    /// Its name.
-    pub name: String,
-    /// What it will read; of an earlier stage's table, the columns are left out.
-    pub input: PhaseInput,
-    /// Whether its rows will be the stage's table.
     pub is_table: bool,
 }
 
@@ -272,16 +265,26 @@ pub enum OutcomeTable {
 
 /// The objects that a reduce reads, in the order of the plan's tasks.
 pub trait ReduceInputs {
-    /// Calls `each` with every batch of every pinned object of a map phase.
+    /// Calls `each` with every batch of every pinned object of a map phase, and the object's number
+    /// among [`ReduceInputs::objects`].
     ///
     /// # Errors
     ///
     /// Of the reads, or what `each` returns.
+    fn for_each_of_object(
+        &mut self,
+        phase: &str,
+        each: &mut dyn FnMut(usize, RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure>;
+
+    /// The same, with the same errors, where nothing is to be said of single objects.
     fn for_each(
         &mut self,
         phase: &str,
         each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
-    ) -> Result<(), Failure>;
+    ) -> Result<(), Failure> {
+        self.for_each_of_object(phase, &mut |_, batch| each(batch))
+    }
 
     /// The batches of a side input.
     ///
@@ -317,15 +320,6 @@ pub trait ReduceInputs {
     fn published_table(&mut self, file: &TableFile) -> Result<Vec<RecordBatch>, Failure>;
 }
 
-/// An object that a reduce may ask for what it tells beside its rows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReadObject {
-    /// Key relative to the output.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
 /// The result of a reduce.
 #[derive(Debug, Clone, Default)]
 pub struct ReduceOutput {
@@ -345,6 +339,8 @@ pub struct MapContext<'a> {
     pub phase: &'a str,
     /// [`MapPhase::params`].
     pub params: &'a Value,
+    /// [`Decision::value`], or nothing.
+    pub decision: &'a Value,
     /// The task.
     pub task: &'a Task,
     /// Its side inputs.

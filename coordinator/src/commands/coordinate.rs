@@ -8,6 +8,7 @@
 //!    again at everything and goes on: what is computed is reused, and an older corpus never takes the
 //!    place of a newer one.
 
+mod emptied;
 mod rounds;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use gleaner_schemas::{Check, RunId};
 use gleaner_storage::table::BlockingIo;
-use gleaner_storage::{Output, ReadError, layout, listing};
+use gleaner_storage::{Output, layout};
 use gleaner_workers::forecast::ExpectedWorkers;
 use tokio::time::Instant;
 
@@ -181,7 +182,7 @@ impl Coordinator<'_> {
             orders.workers,
         );
         match loaded.await {
-            Err(error) => Err(self.emptied().await.unwrap_or(error)),
+            Err(error) => Err(self.refuse_emptied().await.unwrap_or(error)),
             inputs => inputs,
         }
     }
@@ -323,28 +324,6 @@ impl Coordinator<'_> {
             let progress = self.environment.progress.as_ref();
             progress.note(&format!("warning: {}", guardrails::line(check)));
         }
-    }
-
-    /// The guardrail that says that a corpus is gone of which a version was published.
-    async fn emptied(&self) -> Option<RunError> {
-        if self.orders.accept {
-            return None;
-        }
-        let file = &self.checked.job.file;
-        let newest = self.output.latest_version().await.ok()??;
-        let mut n_files = 0;
-        let mut is_missing = false;
-        for pattern in file.corpus.paths.iter() {
-            let pattern = std::slice::from_ref(pattern);
-            let stores = &self.environment.stores;
-            match listing::list_sources(stores, pattern, self.orders.base_dir).await {
-                Ok(files) => n_files += files.len(),
-                Err(ReadError::NoMatch { .. }) => is_missing = true,
-                Err(_) => return None,
-            }
-        }
-        let check = guardrails::corpus_files(&file.guardrails, newest.corpus.len(), n_files);
-        (is_missing && check.stops()).then(|| refused(Some(newest.number), vec![check]))
     }
 
     fn report(

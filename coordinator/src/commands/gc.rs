@@ -12,7 +12,7 @@
 //! read; of one that has not, everything stays that it may come upon, which may be older than the last
 //! publication (a job whose parameters were set back). Runs that begin later wait ([`crate::sweep`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -121,6 +121,7 @@ impl Found {
         let objects = output.list("").await?;
         let mut keep = Keep::read(output, n_versions).await?;
         keep.read_manifests(output, &objects).await?;
+        keep.reduces = newest_of_each_folder(&objects, layout::REDUCES);
         let (mut first, mut then) = (Vec::new(), Vec::new());
         let mut n_kept = 0;
         for object in objects {
@@ -228,6 +229,8 @@ struct Keep {
     stages: BTreeSet<String>,
     /// Manifests of phases, and their chunks.
     manifests: BTreeSet<String>,
+    /// The newest result of each reduce.
+    reduces: BTreeSet<String>,
     /// Since when objects may be named by a run that goes on: the newest, if it did not publish,
     /// and those that are alive.
     since_ms: Option<i64>,
@@ -355,10 +358,11 @@ impl Keep {
         if private("reduces") {
             let result: Option<ReduceResult> = output.get_json(path, "result of a reduce").await?;
             return Ok(result.is_some_and(|result| {
-                result
-                    .tables
-                    .values()
-                    .all(|file| self.keeps_object(&file.path))
+                // Nothing but facts is soon found again, and no version names it.
+                let is_more = !result.tables.is_empty() || !result.files.is_empty();
+                let mut tables = result.tables.values();
+                (is_more || self.reduces.contains(path))
+                    && tables.all(|file| self.keeps_object(&file.path))
             }));
         }
         // What is not ours is not touched.
@@ -423,6 +427,19 @@ impl Keep {
                     .is_some_and(|rest| rest.starts_with('/'))
             })
     }
+}
+
+fn newest_of_each_folder(objects: &[ListedObject], below: &str) -> BTreeSet<String> {
+    let mut newest: BTreeMap<&str, &ListedObject> = BTreeMap::new();
+    for object in objects.iter().filter(|it| it.path.starts_with(below)) {
+        let folder = layout::folder_of(&object.path);
+        let found = newest.entry(folder).or_insert(object);
+        if (object.modified_ms, &object.path) > (found.modified_ms, &found.path) {
+            *found = object;
+        }
+    }
+    let paths = newest.into_values().map(|object| object.path.clone());
+    paths.collect()
 }
 
 async fn phases(output: &Output, run: &RunId) -> Result<Vec<PhaseStarted>, OutputError> {

@@ -148,6 +148,7 @@ mod tests {
             shard: Shard {
                 slices: Vec::new(),
                 companions: Vec::new(),
+                effect: None,
             },
         }
     }

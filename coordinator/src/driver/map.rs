@@ -283,19 +283,28 @@ impl Driver<'_> {
         };
         let most = checked.stage.task_bytes_max(&phase.name);
         let task_bytes = self.task_bytes(&checked.name).min(most.unwrap_or(u64::MAX));
-        let (reader, shards) = sources.shards(&phase.input, task_bytes)?;
+        let (reader, mut shards) = sources.shards(&phase.input, task_bytes)?;
+        let effects = phase.decision.as_ref().and_then(|it| it.effects.as_ref());
+        if let Some(effects) = effects.filter(|effects| effects.len() == shards.len()) {
+            for (shard, effect) in shards.iter_mut().zip(effects) {
+                shard.effect = Some(effect.clone());
+            }
+        }
+        let decision = phase.decision.as_ref().map(|it| it.value.clone());
+        let decision = decision.unwrap_or_default();
         let folder = if phase.is_table {
             layout::table_folder(&checked.name)
         } else {
             layout::inner_folder(&checked.name, &phase.name)
         };
         let mut plan = PhasePlan {
-            format: PhasePlan::FORMAT,
+            format: PhasePlan::format_of(&decision),
             stage: checked.name.clone(),
             kind: checked.kind.name().to_owned(),
             code_version: checked.kind.code_version(),
             phase: phase.name.clone(),
             params: phase.params.clone(),
+            decision,
             side_inputs: self.side_inputs(&phase.side_inputs, progress)?,
             reader,
             folder,

@@ -24,6 +24,7 @@ pub fn split(shard: &Shard) -> Option<Vec<Shard>> {
             .map(|slices| Shard {
                 slices,
                 companions: shard.companions.clone(),
+                effect: None,
             })
             .collect(),
     )

@@ -203,7 +203,7 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
 /// Whether a run did a small part of a table of many objects: to read all of them would take longer than
 /// what the run did.
 fn is_small_part(n_objects: usize, reuse: Reuse) -> bool {
-    const OBJECTS_MIN: usize = 1000;
+    const OBJECTS_MIN: usize = 200;
     const PART: u64 = 10;
     let n_done = reuse.n_tasks.saturating_sub(reuse.n_reused);
     n_objects >= OBJECTS_MIN && n_done.saturating_mul(PART) < reuse.n_tasks

@@ -188,7 +188,8 @@ impl Default for Columns {
 pub struct Allow {
     /// Tasks that may be quarantined, per phase.
     pub quarantined_tasks: Limit,
-    /// Rows that may be rejected, per stage.
+    /// Rows that may be rejected: of those that a stage's table is made from, and of those of each
+    /// dataset that is read.
     pub rejected_rows: Limit,
 }
 

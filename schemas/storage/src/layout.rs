@@ -282,6 +282,9 @@ pub fn parse_split(key: &str) -> Option<TaskId> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
+/// Folder of the results of all reduces.
+pub const REDUCES: &str = "_gleaner/reduces/";
+
 /// Key of the result of a reduce.
 #[must_use]
 pub fn reduce(stage: &str, phase: &str, id: &Fingerprint) -> String {

@@ -2,6 +2,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use gleaner_schemas::{ContentHash, Failure, FailureKind, Place};
 use object_store::GetOptions;
 use parquet::arrow::arrow_reader::{
@@ -105,6 +106,91 @@ fn projected_order(schema: &SchemaRef, columns: &[String]) -> Result<Vec<usize>,
             place.ok_or_else(|| column.clone())
         })
         .collect()
+}
+
+/// Small objects that are fetched whole, and how many of them at a time: from a store, the time of a
+/// request outweighs that of its bytes.
+const SMALL_OBJECT_BYTES_MAX: u64 = 1 << 20;
+const SMALL_OBJECTS_AT_A_TIME: usize = 32;
+
+/// Calls `each` with every batch of some objects of ours, given by URI and size, and the object's
+/// number. Small ones are fetched side by side.
+///
+/// # Errors
+///
+/// If an object cannot be read, or what `each` returns.
+pub fn for_each_of_object(
+    io: &BlockingIo,
+    objects: &[(String, u64)],
+    each: &mut dyn FnMut(usize, RecordBatch) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut number = 0;
+    let is_small = |bytes: u64| bytes <= SMALL_OBJECT_BYTES_MAX;
+    for same in objects.chunk_by(|a, b| is_small(a.1) && is_small(b.1)) {
+        for some in same.chunks(SMALL_OBJECTS_AT_A_TIME) {
+            let fetched = match some {
+                [(_, bytes)] if !is_small(*bytes) => Vec::new(),
+                small => fetch_small(io, small)?,
+            };
+            let mut fetched = fetched.into_iter();
+            for (uri, _) in some {
+                let mut each = |batch: RecordBatch| each(number, batch);
+                match fetched.next() {
+                    Some(bytes) => batches_of(uri, bytes, &mut each)?,
+                    None => {
+                        let mut reader = TableReader::open(io, uri, None)?;
+                        while let Some(batch) = reader.next_batch()? {
+                            each(batch)?;
+                        }
+                    }
+                }
+                number += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fetch_small(io: &BlockingIo, objects: &[(String, u64)]) -> Result<Vec<Bytes>, Failure> {
+    let mut resolved = Vec::with_capacity(objects.len());
+    for (uri, _) in objects {
+        let fail = |error: ReadError| error.into_failure(Place::file(uri));
+        resolved.push((uri, io.stores.resolve(uri).map_err(fail)?));
+    }
+    let fetches = resolved.iter().map(|(uri, (store, path))| async move {
+        let fetched = fetch(store.as_ref(), path, GetOptions::default()).await;
+        let fetched = fetched.map_err(|error| ReadError::store(uri, error));
+        Ok::<_, object_store::Error>(
+            fetched.map_err(|error| error.into_failure(Place::file(uri.as_str()))),
+        )
+    });
+    let fetched = io.wait(futures::future::try_join_all(fetches));
+    let cancelled = |error| ReadError::store("objects of a reduce", error);
+    let fetched = fetched
+        .map_err(|error| Failure::new(FailureKind::Transient, cancelled(error).to_string()))?;
+    fetched.into_iter().collect()
+}
+
+fn batches_of(
+    uri: &str,
+    bytes: Bytes,
+    each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let broken = |message: String| {
+        let error = ReadError::Contents {
+            name: uri.to_owned(),
+            format: "Parquet",
+            message,
+        };
+        error.into_failure(Place::file(uri))
+    };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
+        .map_err(|error| broken(error.to_string()))?;
+    for batch in reader {
+        each(batch.map_err(|error| broken(error.to_string()))?)?;
+    }
+    Ok(())
 }
 
 /// All rows of a small object, after checking the hash of its bytes.

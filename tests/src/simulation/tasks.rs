@@ -45,6 +45,7 @@ pub(super) fn large_shards(faults: &Faults) -> Vec<Shard> {
                 .flat_map(|number| shard(faults, number).slices)
                 .collect(),
             companions: Vec::new(),
+            effect: None,
         })
         .collect()
 }
@@ -75,6 +76,7 @@ pub(super) fn shard(faults: &Faults, number: u64) -> Shard {
             row_group_facts: Vec::new(),
         }],
         companions: Vec::new(),
+        effect: None,
     }
 }
 
@@ -95,6 +97,7 @@ pub(super) fn plan(
         code_version: 1,
         phase: name.to_owned(),
         params: params.clone(),
+        decision: serde_json::Value::Null,
         side_inputs: Vec::new(),
         reader: Reader::Table {
             columns: Vec::new(),

@@ -17,6 +17,7 @@ use gleaner_schemas::{
 };
 use gleaner_storage::{Output, Stores};
 use gleaner_tests::browser::Browser;
+use gleaner_tests::scale::processor_seconds;
 use gleaner_workers::attempt_log::AttemptObserver as _;
 use serde_json::Value;
 
@@ -50,6 +51,7 @@ fn task(number: u64) -> Task {
                 row_group_facts: Vec::new(),
             }],
             companions: Vec::new(),
+            effect: None,
         },
     }
 }
@@ -175,6 +177,61 @@ fn a_snapshot_is_small_and_exact() {
     assert_eq!(shown + quarantine["n_others"].as_u64().unwrap(), TASKS / 3);
     assert_eq!(snapshot["workers"]["n"], WORKERS);
     assert_eq!(snapshot["times"]["n"], third);
+}
+
+/// Measures, among the long tests, what a page that somebody watches costs the coordinator: seconds
+/// of the processor, of a build without optimisation, for each second. The tasks end as those of
+/// 5,000 workers do, each in a hundred seconds; so much is told to the board whether anybody watches
+/// or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watching_is_measured() {
+    const SECONDS: u64 = 30;
+    if std::env::var_os("GLEANER_LONG_TESTS").is_none() {
+        println!("skipped: it measures for minutes; set GLEANER_LONG_TESTS");
+        return;
+    }
+    let board = board();
+    let address = Some("127.0.0.1:0".parse().unwrap());
+    let dashboard = Dashboard::bind(address, Hosts::default(), board.clone());
+    let dashboard = dashboard.await.unwrap();
+    let url = format!("http://{}/", dashboard.address());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(dashboard.serve(async {
+        let _ = stopped.await;
+    }));
+    let measured = tokio::task::spawn_blocking(move || {
+        let advance = |seconds: u64| {
+            let (began, before) = (Instant::now(), processor_seconds());
+            let mut number = 0;
+            while began.elapsed() < Duration::from_secs(seconds) {
+                for _ in 0..WORKERS / 100 / 10 {
+                    board.attempt_ended(&record(number, &task(number)));
+                    number += 1;
+                }
+                board.advanced(5, 5 * ROWS, 5 * BYTES);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            (processor_seconds() - before) / began.elapsed().as_secs_f64()
+        };
+        let alone = advance(SECONDS);
+        let mut browser = Browser::start()?;
+        browser.open(&url);
+        browser.await_that("document.querySelectorAll('#stage-list > li').length === 2");
+        let paint = browser.value(
+            "(performance.getEntriesByName('first-contentful-paint')[0] ?? {startTime: -1}).startTime",
+        );
+        let watched = advance(SECONDS);
+        println!(
+            "painted first after {paint} ms; processor: {:.2} % alone, {:.2} % watched",
+            100.0 * alone,
+            100.0 * watched
+        );
+        Some(())
+    });
+    let measured = measured.await.unwrap();
+    drop(stop);
+    serving.await.unwrap();
+    assert!(measured.is_some(), "there is no browser to measure with");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,50 @@ fn names(found: &[(String, String, String)]) -> Vec<String> {
         .collect()
 }
 
+/// Somebody wants all of it gone: the version that says so has the tables, without rows.
+#[test]
+fn a_corpus_that_is_to_be_empty_is_published_without_documents() {
+    let (workspace, documents) = workspace(4);
+    let _ = workspace.run(&["--accept"]).expect(0);
+    for idx in 0..4 {
+        remove_file(&workspace, idx);
+    }
+    let _ = workspace.run(&[]).expect(5).says("corpus");
+    let summary = workspace.summary(&["--accept"]);
+    assert_eq!(
+        (&summary["version"], &summary["is_new"]),
+        (&2.into(), &true.into())
+    );
+    for table in ["weights", "chosen", "counts"] {
+        let rows = workspace.sql(&format!("SELECT count(*) AS n FROM {table}"));
+        assert_eq!(number(&rows[0], "n"), 0, "{table}");
+    }
+    let _ = workspace.gleaner(&["verify", "out"]).expect(0);
+    let _ = workspace.gleaner(&["report", "out"]).expect(0);
+    let _ = workspace.gleaner(&["status", "out"]).expect(0);
+    let gone = workspace.gleaner(&["diff", "out", "1", "2"]).expect(0);
+    assert!(gone.stdout.contains("120"), "{}", gone.stdout);
+    // That is how it is now: nobody has to accept it again.
+    let _ = workspace.run(&[]).expect(0);
+    assert_eq!(versions(&workspace), [1, 2]);
+    // What comes later is weighed by the model that was fitted before.
+    let model = |version: &str| {
+        let sql = "SELECT * FROM weights_model ORDER BY bucket";
+        let ended =
+            workspace.gleaner(&["sql", "out", sql, "--version", version, "--format", "json"]);
+        ended.expect(0).events()
+    };
+    write_file(&workspace, 0, part(&documents, 0));
+    let summary = workspace.summary(&[]);
+    assert_eq!(summary["version"], 3);
+    assert_eq!(stage(&summary, "weights")["rows"], PER_FILE);
+    assert_eq!(model("3"), model("1"));
+    // Without a version there is nothing to be emptied.
+    remove_file(&workspace, 0);
+    let other = ["--output", "other", "--accept"];
+    let _ = workspace.run(&other).expect(2).says("corpus/*");
+}
+
 #[test]
 fn a_corpus_emptied_by_accident_is_not_published() {
     let (workspace, documents) = workspace(4);
@@ -74,13 +118,12 @@ fn a_corpus_emptied_by_accident_is_not_published() {
             plain.stderr
         );
     }
-    // All are gone: there is nothing that could be published.
+    // All are gone.
     for idx in 0..4 {
         remove_file(&workspace, idx);
     }
     let ended = workspace.run(&["--json"]).expect(5);
     assert_eq!(names(&crossed(&ended)), ["corpus_files"]);
-    let _ = workspace.run(&["--accept"]).expect(2).says("corpus/*");
     assert_eq!(versions(&workspace), [1]);
     // Most are gone: somebody may want that.
     write_file(&workspace, 0, part(&documents, 0));

@@ -4,6 +4,8 @@
 mod drift;
 mod guardrails;
 mod in_the_way;
+mod large;
+mod moved_cut;
 mod paid;
 mod readers;
 mod repairs;

@@ -74,6 +74,7 @@ async fn bench_over(
         code_version: 1,
         phase: "phase".to_owned(),
         params: Value::Null,
+        decision: Value::Null,
         side_inputs: Vec::new(),
         reader: Reader::Table {
             columns: Vec::new(),

@@ -135,6 +135,7 @@ pub(crate) fn next_of_demonstrations(
                 from: DocumentSource::Dataset(dataset.to_owned()),
                 sample: None,
             },
+            decision: None,
             side_inputs: Vec::new(),
             is_table: false,
         }));
@@ -151,6 +152,7 @@ pub(crate) fn next_of_demonstrations(
                 from: DocumentSource::Dataset(dataset.to_owned()),
                 sample: None,
             },
+            decision: None,
             side_inputs: pairs(),
             is_table: false,
         }));

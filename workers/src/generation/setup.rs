@@ -159,6 +159,7 @@ impl Setup {
                 name: WRITE.to_owned(),
                 params: json!(task),
                 input,
+                decision: None,
                 side_inputs: write_side_inputs(pairs, encoder, completed)?,
                 is_table: false,
             })));
@@ -198,6 +199,7 @@ impl Setup {
                 columns: filter::columns(writing.purpose, writing.with_similarity),
                 in_one_task: false,
             },
+            decision: None,
             side_inputs: std::iter::once(duplicates).chain(ranks).collect(),
             is_table: true,
         })

@@ -234,6 +234,7 @@ impl Stage for ImportanceWeights {
                 name: SCORE.to_owned(),
                 params: json!(params),
                 input: self.score_input(),
+                decision: None,
                 side_inputs: vec![(MODEL.to_owned(), table)],
                 is_table: true,
             }));

@@ -149,6 +149,7 @@ impl ImportanceWeights {
                 name: name.to_owned(),
                 params: json!(features),
                 input,
+                decision: None,
                 side_inputs: Vec::new(),
                 is_table: false,
             })))

@@ -164,6 +164,7 @@ impl Stage for LossReduction {
             name: SCORE.to_owned(),
             params: json!(params),
             input: self.input(),
+            decision: None,
             side_inputs: models
                 .iter()
                 .flat_map(|(name, facts)| facts.side_inputs(name))

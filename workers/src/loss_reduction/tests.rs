@@ -401,6 +401,7 @@ fn tasks_of_large_models_are_cut_smaller() {
             row_group_facts: Vec::new(),
         }],
         companions: Vec::new(),
+        effect: None,
     };
     let seconds = speed.seconds(&shard(one, 10));
     assert!((300.0..=600.0).contains(&seconds), "{seconds}");

@@ -11,10 +11,11 @@ use arrow::compute::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gleaner_schemas::columns::{DOC_ID, INPUT_FILE, INPUT_ROW, N_TOKENS, SOURCE, with_field_ids};
-use gleaner_schemas::{Failure, Lanes};
+use gleaner_schemas::{Failure, Fingerprint, Lanes};
 use serde::{Deserialize, Serialize};
 
 use super::chosen_documents::ChosenDocuments;
+use super::effect::Taken;
 use super::groups::{ByGroup, GroupMap};
 use super::histogram::chosen_by;
 use super::scores::{Ordering, Scores, Standing};
@@ -30,22 +31,15 @@ pub(crate) const KEY: &str = "key";
 /// Column of the target that chose the row, where there are several.
 pub(crate) const TARGET: &str = "target";
 
-/// Which rows are chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Rule {
-    /// By target and group.
-    Cuts(Vec<ByGroup<Cut>>),
-    /// Scores of this and above.
-    AtLeast(f64),
-}
-
 /// Parameters of the map `choose`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChooseParams {
     pub(crate) ordering: Ordering,
-    pub(crate) rule: Rule,
+    /// Scores of this and above are chosen. Absent: what the cuts take, which are decided over all
+    /// scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at_least: Option<f64>,
     /// Columns of the scores that are read.
     pub(crate) columns: Vec<String>,
     /// The corpus, if its columns are wanted.
@@ -141,22 +135,27 @@ pub(crate) struct ChooseStage {
     chosen: Vec<RecordBatch>,
     sort_key: SortKey,
     lanes: Lanes,
+    /// What is taken, and what it has to come to.
+    planned: Option<(Taken, Fingerprint)>,
 }
 
 impl ChooseStage {
-    pub(crate) fn new(params: ChooseParams, context: &MapContext<'_>) -> Self {
+    /// A map that takes what `cuts` take, by target.
+    pub(crate) fn new(
+        params: ChooseParams,
+        cuts: Vec<ByGroup<Cut>>,
+        context: &MapContext<'_>,
+    ) -> Self {
         let schema = params.schema();
         let own = Arc::new(Schema::new(params.own_fields()));
         let chunked_text = params.is_chunked().then(|| params.text.clone());
-        let (cuts, at_least) = match params.rule {
-            Rule::Cuts(cuts) => (cuts.into_iter().map(GroupMap::from).collect(), None),
-            Rule::AtLeast(threshold) => (Vec::new(), Some(threshold)),
-        };
+        let effect = context.task.shard.effect.clone();
+        let planned = effect.map(|effect| (Taken::new(cuts.len()), effect));
         let corpus = params.corpus.map(Arc::new);
         Self {
             ordering: params.ordering,
-            cuts,
-            at_least,
+            cuts: cuts.into_iter().map(GroupMap::from).collect(),
+            at_least: params.at_least,
             own,
             schema,
             documents: corpus.map(|corpus| (ChosenDocuments::of(context), corpus)),
@@ -164,6 +163,7 @@ impl ChooseStage {
             chosen: Vec::new(),
             sort_key: SortKey::default(),
             lanes: Lanes::default(),
+            planned,
         }
     }
 
@@ -271,6 +271,9 @@ impl MapStage for ChooseStage {
             };
             if let Some(choice) = choice {
                 self.lanes.ok += 1;
+                if let Some((taken, _)) = &mut self.planned {
+                    taken.add(choice.0, scores.group(row));
+                }
                 rows.push(row as u64);
                 choices.push(choice);
             } else {
@@ -290,6 +293,14 @@ impl MapStage for ChooseStage {
     }
 
     fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure> {
+        // The task's name stands for these rows, whatever the cuts are.
+        if let Some((taken, effect)) = self.planned.take()
+            && taken.effect().as_ref() != Some(&effect)
+        {
+            return Err(permanent(
+                "the cuts take other rows of these scores than were counted; report this as a bug",
+            ));
+        }
         let chosen = std::mem::take(&mut self.chosen);
         let Some((documents, corpus)) = self.documents.as_ref().filter(|_| !chosen.is_empty())
         else {

@@ -4,6 +4,7 @@ use gleaner_schemas::Failure;
 use serde_json::json;
 
 use super::budget::{Divided, divide};
+use super::effect::{EffectParams, Effects, Level};
 use super::groups::ByGroup;
 use super::histogram::RangeParams;
 use super::narrowing::{LISTED_ROWS_MAX, OpenGroup, Progress, Total};
@@ -11,10 +12,32 @@ use super::params::Budget;
 use super::sort_key::{Cut, Hex};
 use super::source::Source;
 use super::{Known, NarrowParams, Select, TOTALS, count_phase, reduce_step, reduced};
-use crate::stage::Completed;
+use crate::stage::{Completed, Decision};
+
+/// Cuts by target, with what those so far come to in each shard.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    by_target: Vec<ByGroup<Cut>>,
+    effects: Option<Effects>,
+}
+
+impl Cuts {
+    /// What the tasks of a map over the scores are told of them.
+    pub(super) fn decision(&self) -> Decision {
+        Decision {
+            value: json!(self.by_target),
+            effects: self.effects.as_ref().map(|effects| effects.0.clone()),
+        }
+    }
+
+    /// What later targets are told; nothing at the first one.
+    fn earlier(&self) -> Option<Decision> {
+        (!self.by_target.is_empty()).then(|| self.decision())
+    }
+}
 
 /// Cuts by target, and how the budget was divided.
-type DecidedCuts = (Vec<ByGroup<Cut>>, Divided);
+type DecidedCuts = (Cuts, Divided);
 
 /// Unwraps a value or returns the step that has to come first.
 macro_rules! known {
@@ -34,7 +57,7 @@ impl Select {
         source: &Source<'_>,
         budget: Budget,
     ) -> Result<Known<DecidedCuts>, Failure> {
-        let count = |target_idx: usize, level: usize, earlier: &[ByGroup<Cut>], prefixes| {
+        let count = |target_idx: usize, level: usize, cuts: &Cuts, prefixes| {
             let phase = count_phase(target_idx, level);
             self.scores_map(
                 completed,
@@ -44,17 +67,18 @@ impl Select {
                     ordering: source.ordering.clone(),
                     unit: budget.unit(),
                     target_idx,
-                    earlier: earlier.to_vec(),
                     prefixes,
                 },
+                cuts.earlier(),
             )
         };
-        known!(count(0, 0, &[], None));
-        let reduce_totals = || reduce_step(TOTALS, json!(null), count_phase(0, 0));
+        let mut cuts = Cuts::default();
+        known!(count(0, 0, &cuts, None));
+        let reduce_totals = || reduce_step(TOTALS, json!(null), vec![count_phase(0, 0)]);
         let totals: ByGroup<Total> = known!(reduced(completed, TOTALS, reduce_totals)?);
         let divided = divide(&self.params, budget, &source.shares, &totals);
-        let mut cuts: Vec<ByGroup<Cut>> = Vec::new();
         for (target_idx, budgets) in divided.by_target.iter().enumerate() {
+            let mut levels: Vec<Level> = Vec::new();
             let mut decided: ByGroup<Cut> = ByGroup::default();
             let mut open: ByGroup<OpenGroup> = budgets
                 .iter()
@@ -77,13 +101,18 @@ impl Select {
                     break;
                 }
                 let prefixes = (level > 0).then(|| prefixes(&open));
-                known!(count(target_idx, level, &cuts, prefixes));
+                known!(count(target_idx, level, &cuts, prefixes.clone()));
+                levels.push(Level {
+                    phase: count_phase(target_idx, level),
+                    prefixes,
+                    is_list: false,
+                });
                 let params = NarrowParams {
                     phase: count_phase(target_idx, level),
                     open,
                 };
                 let name = format!("narrow-{target_idx}-{level}");
-                let step = || reduce_step(&name, json!(params), params.phase.clone());
+                let step = || reduce_step(&name, json!(params), vec![params.phase.clone()]);
                 let narrowed: ByGroup<Progress> = known!(reduced(completed, &name, step)?);
                 open = ByGroup::default();
                 for (group, progress) in narrowed.0 {
@@ -95,6 +124,7 @@ impl Select {
             }
             if !open.0.is_empty() {
                 let phase = format!("list-{target_idx}");
+                let prefixes = Some(prefixes(&open));
                 known!(self.scores_map(
                     completed,
                     source,
@@ -103,24 +133,61 @@ impl Select {
                         ordering: source.ordering.clone(),
                         unit: budget.unit(),
                         target_idx,
-                        earlier: cuts.clone(),
-                        prefixes: Some(prefixes(&open)),
-                    }
+                        prefixes: prefixes.clone(),
+                    },
+                    cuts.earlier(),
                 ));
+                levels.push(Level {
+                    phase: phase.clone(),
+                    prefixes,
+                    is_list: true,
+                });
                 let params = NarrowParams {
                     phase: phase.clone(),
                     open,
                 };
                 let name = format!("cut-{target_idx}");
-                let step = || reduce_step(&name, json!(params), phase.clone());
+                let step = || reduce_step(&name, json!(params), vec![phase.clone()]);
                 let listed: ByGroup<Cut> = known!(reduced(completed, &name, step)?);
                 decided.0.extend(listed.0);
             }
             decided.0.sort_by(|a, b| a.0.cmp(&b.0));
-            cuts.push(decided);
+            let before = cuts.effects.take();
+            cuts.effects = match target_idx == 0 || before.is_some() {
+                true => known!(effects(completed, target_idx, before, &decided, levels)?),
+                false => None,
+            };
+            cuts.by_target.push(decided);
         }
         Ok(Known::Yes((cuts, divided)))
     }
+}
+
+/// What the cuts of a target come to in each shard. Nothing where a shard was given up: then the
+/// others cannot be told by their numbers.
+fn effects(
+    completed: &Completed<'_>,
+    target_idx: usize,
+    before: Option<Effects>,
+    cuts: &ByGroup<Cut>,
+    levels: Vec<Level>,
+) -> Result<Known<Option<Effects>>, Failure> {
+    let phases: Vec<String> = levels.iter().map(|level| level.phase.clone()).collect();
+    let manifests = phases.iter().map(|phase| completed.maps.get(phase));
+    if !manifests.flatten().all(|it| it.quarantined.is_empty()) {
+        return Ok(Known::Yes(None));
+    }
+    let params = EffectParams {
+        before,
+        cuts: cuts.clone(),
+        levels,
+    };
+    let name = format!("effect-{target_idx}");
+    let step = || reduce_step(&name, json!(params), phases);
+    Ok(match reduced(completed, &name, step)? {
+        Known::Yes(effects) => Known::Yes(Some(effects)),
+        Known::After(step) => Known::After(step),
+    })
 }
 
 fn prefixes(open: &ByGroup<OpenGroup>) -> ByGroup<Hex> {

@@ -51,6 +51,7 @@ impl<T> GroupMap<T> {
         }
     }
 
+    /// Number of groups.
     pub(crate) fn len(&self) -> usize {
         self.named.len() + usize::from(self.none.is_some())
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
-    UInt64Array,
+    Array, ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder,
+    UInt32Array, UInt64Array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -32,8 +32,6 @@ pub(crate) struct RangeParams {
     pub(crate) unit: Unit,
     /// The target that chooses.
     pub(crate) target_idx: usize,
-    /// What earlier targets chose.
-    pub(crate) earlier: Vec<ByGroup<Cut>>,
     /// What is in question: keys that begin with this, by group. Absent: everything.
     pub(crate) prefixes: Option<ByGroup<Hex>>,
 }
@@ -54,12 +52,12 @@ struct Range {
 }
 
 impl Range {
-    fn new(params: RangeParams) -> Self {
+    fn new(params: RangeParams, earlier: Vec<ByGroup<Cut>>) -> Self {
         Self {
             ordering: params.ordering,
             unit: params.unit,
             target_idx: params.target_idx,
-            earlier: params.earlier.into_iter().map(GroupMap::from).collect(),
+            earlier: earlier.into_iter().map(GroupMap::from).collect(),
             prefixes: params.prefixes.map(GroupMap::from),
             sort_key: SortKey::default(),
             lanes: Lanes::default(),
@@ -193,9 +191,10 @@ pub(crate) struct HistogramStage {
 }
 
 impl HistogramStage {
-    pub(crate) fn new(params: RangeParams) -> Self {
+    /// A map for a target that chooses from what `earlier` ones leave.
+    pub(crate) fn new(params: RangeParams, earlier: Vec<ByGroup<Cut>>) -> Self {
         Self {
-            range: Range::new(params),
+            range: Range::new(params, earlier),
             histogram: Histogram::default(),
         }
     }
@@ -233,36 +232,37 @@ impl MapStage for HistogramStage {
     }
 
     fn finish(&mut self, emit: Emit<'_>) -> Result<(), Failure> {
-        let mut group_column = StringBuilder::new();
-        let (mut digits, mut n_rows, mut costs) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut first, mut last) = (BinaryBuilder::new(), BinaryBuilder::new());
-        for (group, buckets) in std::mem::take(&mut self.histogram).into_sorted() {
-            for (digit, bucket) in buckets {
-                group_column.append_option(group.as_deref());
-                digits.push(digit);
-                n_rows.push(bucket.n_rows);
-                costs.push(bucket.cost);
-                first.append_value(&bucket.first);
-                last.append_value(&bucket.last);
-            }
-        }
-        let batch = RecordBatch::try_new(
-            histogram_schema(),
-            vec![
-                Arc::new(group_column.finish()),
-                Arc::new(UInt32Array::from(digits)),
-                Arc::new(UInt64Array::from(n_rows)),
-                Arc::new(UInt64Array::from(costs)),
-                Arc::new(first.finish()),
-                Arc::new(last.finish()),
-            ],
-        );
-        emit(batch.map_err(arrow_failure)?)
+        emit(histogram_batch(std::mem::take(&mut self.histogram))?)
     }
 
     fn lanes(&self) -> Lanes {
         self.range.lanes
     }
+}
+
+pub(super) fn histogram_batch(histogram: Histogram) -> Result<RecordBatch, Failure> {
+    let mut group_column = StringBuilder::new();
+    let (mut digits, mut n_rows, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut last) = (BinaryBuilder::new(), BinaryBuilder::new());
+    for (group, buckets) in histogram.into_sorted() {
+        for (digit, bucket) in buckets {
+            group_column.append_option(group.as_deref());
+            digits.push(digit);
+            n_rows.push(bucket.n_rows);
+            costs.push(bucket.cost);
+            first.append_value(&bucket.first);
+            last.append_value(&bucket.last);
+        }
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(group_column.finish()),
+        Arc::new(UInt32Array::from(digits)),
+        Arc::new(UInt64Array::from(n_rows)),
+        Arc::new(UInt64Array::from(costs)),
+        Arc::new(first.finish()),
+        Arc::new(last.finish()),
+    ];
+    RecordBatch::try_new(histogram_schema(), columns).map_err(arrow_failure)
 }
 
 /// The map that lists the rows in question.
@@ -272,9 +272,10 @@ pub(crate) struct ListStage {
 }
 
 impl ListStage {
-    pub(crate) fn new(params: RangeParams) -> Self {
+    /// A map for a target that chooses from what `earlier` ones leave.
+    pub(crate) fn new(params: RangeParams, earlier: Vec<ByGroup<Cut>>) -> Self {
         Self {
-            range: Range::new(params),
+            range: Range::new(params, earlier),
         }
     }
 }
@@ -304,15 +305,7 @@ impl MapStage for ListStage {
         if costs.is_empty() {
             return Ok(());
         }
-        let batch = RecordBatch::try_new(
-            list_schema(),
-            vec![
-                Arc::new(groups.finish()),
-                Arc::new(keys.finish()),
-                Arc::new(UInt64Array::from(costs)),
-            ],
-        );
-        emit(batch.map_err(arrow_failure)?)
+        emit(list_batch(groups, keys, costs)?)
     }
 
     fn finish(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {
@@ -322,6 +315,19 @@ impl MapStage for ListStage {
     fn lanes(&self) -> Lanes {
         self.range.lanes
     }
+}
+
+pub(super) fn list_batch(
+    mut groups: StringBuilder,
+    mut keys: BinaryBuilder,
+    costs: Vec<u64>,
+) -> Result<RecordBatch, Failure> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(groups.finish()),
+        Arc::new(keys.finish()),
+        Arc::new(UInt64Array::from(costs)),
+    ];
+    RecordBatch::try_new(list_schema(), columns).map_err(arrow_failure)
 }
 
 pub(super) fn read_histogram(

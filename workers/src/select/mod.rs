@@ -6,6 +6,7 @@
 //! | `totals` | reduce | `count-0-0` | candidates by group, from which budgets follow |
 //! | `narrow-<t>-<n>` | reduce | `count-<t>-<n>` | the one digit that holds the threshold |
 //! | `list-<t>`, `cut-<t>` | map and reduce | the scores | the last key that is taken |
+//! | `effect-<t>` | reduce | `count-<t>-<n>`, `list-<t>` | [`effect`]: what the cut comes to in each shard |
 //! | `choose` | map, the table | the scores, the corpus | [`choose`]: the chosen rows |
 //! | `measure` | map and reduce | the selection | [`measure`]: KL reduction |
 //!
@@ -18,6 +19,7 @@ mod budget;
 mod choose;
 mod chosen_documents;
 mod cuts;
+mod effect;
 mod groups;
 mod histogram;
 mod measure;
@@ -41,16 +43,17 @@ use serde_json::{Value, json};
 pub use choose::corpus_column;
 pub use params::{Method, QuotaRule, Quotas, SelectParams};
 
-use self::choose::{ChooseParams, ChooseStage, Rule};
+use self::choose::{ChooseParams, ChooseStage};
 use self::groups::ByGroup;
 use self::histogram::{HistogramStage, ListStage, RangeParams};
 use self::measure::{MeasureParams, MeasureStage};
 use self::narrowing::{OpenGroup, decide, narrow, totals};
+use self::sort_key::Cut;
 use self::source::Source;
 use crate::batch_columns::permanent;
 use crate::importance_weights::{CHUNK_END, CHUNK_START, MODEL};
 use crate::stage::{
-    Completed, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome, PhaseInput,
+    Completed, Decision, ExpectedPhase, MapContext, MapPhase, MapStage, Need, Outcome, PhaseInput,
     ReduceInputs, ReduceOutput, ReducePhase, SideTable, Stage, StageKind, Step,
 };
 
@@ -68,7 +71,7 @@ impl StageKind for SelectKind {
     }
 
     fn code_version(&self) -> u32 {
-        1
+        2
     }
 
     fn params_schema(&self) -> Schema {
@@ -85,11 +88,15 @@ impl StageKind for SelectKind {
 
     fn open(&self, context: &MapContext<'_>) -> Result<Box<dyn MapStage>, Failure> {
         let params = context.params;
+        let cuts = || match context.decision {
+            Value::Null => Ok(Vec::new()),
+            cuts => read::<Vec<ByGroup<Cut>>>(cuts),
+        };
         Ok(match context.phase {
-            CHOOSE => Box::new(ChooseStage::new(read(params)?, context)),
+            CHOOSE => Box::new(ChooseStage::new(read(params)?, cuts()?, context)),
             MEASURE => Box::new(MeasureStage::new(read(params)?, context)?),
-            phase if phase.starts_with("list-") => Box::new(ListStage::new(read(params)?)),
-            _ => Box::new(HistogramStage::new(read(params)?)),
+            phase if phase.starts_with("list-") => Box::new(ListStage::new(read(params)?, cuts()?)),
+            _ => Box::new(HistogramStage::new(read(params)?, cuts()?)),
         })
     }
 }
@@ -133,8 +140,8 @@ impl Stage for Select {
         let source = self.source(completed)?;
         let mut facts = BTreeMap::new();
         let mut notes = Vec::new();
-        let rule = match self.params.budget() {
-            None => Rule::AtLeast(self.params.threshold.unwrap_or(f64::INFINITY)),
+        let decision = match self.params.budget() {
+            None => None,
             Some(budget) => match self.cuts(completed, &source, budget)? {
                 Known::After(step) => return Ok(step),
                 Known::Yes((cuts, divided)) => {
@@ -148,12 +155,12 @@ impl Stage for Select {
                         }),
                     );
                     notes = divided.notes;
-                    Rule::Cuts(cuts)
+                    Some(cuts.decision())
                 }
             },
         };
         if !completed.maps.contains_key(CHOOSE) {
-            return self.choose(completed, &source, rule);
+            return self.choose(completed, &source, decision);
         }
         match self.measured(completed, &source)? {
             Known::After(step) => return Ok(step),
@@ -191,6 +198,9 @@ impl Stage for Select {
         let facts = match phase.name.as_str() {
             TOTALS => json!(totals(inputs, &count_phase(0, 0))?),
             MEASURE => measure::measure(&read(&phase.params)?, inputs, MEASURE)?,
+            name if name.starts_with("effect-") => {
+                json!(effect::effects(read(&phase.params)?, inputs)?)
+            }
             name => {
                 let params: NarrowParams = read(&phase.params)?;
                 if name.starts_with("cut-") {
@@ -219,6 +229,7 @@ impl Select {
         source: &Source<'_>,
         phase: &str,
         params: &RangeParams,
+        earlier: Option<Decision>,
     ) -> Known<()> {
         if completed.maps.contains_key(phase) {
             return Known::Yes(());
@@ -227,6 +238,7 @@ impl Select {
             name: phase.to_owned(),
             params: json!(params),
             input: self.scores_input(source, false),
+            decision: earlier,
             side_inputs: Vec::new(),
             is_table: false,
         }))
@@ -244,7 +256,7 @@ impl Select {
         &self,
         completed: &Completed<'_>,
         source: &Source<'_>,
-        rule: Rule,
+        decision: Option<Decision>,
     ) -> Result<Step, Failure> {
         let corpus = self
             .params
@@ -252,7 +264,10 @@ impl Select {
             .then(|| completed.corpus_schema.as_ref().clone());
         let params = ChooseParams {
             ordering: source.ordering.clone(),
-            rule,
+            at_least: match &decision {
+                None => Some(self.params.threshold.unwrap_or(f64::INFINITY)),
+                Some(_) => None,
+            },
             columns: source.columns.clone(),
             corpus,
             text: self.text.clone(),
@@ -261,6 +276,7 @@ impl Select {
             name: CHOOSE.to_owned(),
             params: json!(params),
             input: self.scores_input(source, self.params.materialize),
+            decision,
             side_inputs: Vec::new(),
             is_table: true,
         }))
@@ -313,6 +329,7 @@ impl Select {
                     columns,
                     with_documents: !is_materialized,
                 },
+                decision: None,
                 side_inputs: Vec::new(),
                 is_table: false,
             })));
@@ -332,11 +349,11 @@ impl Select {
     }
 }
 
-fn reduce_step(name: &str, params: Value, input: String) -> Step {
+fn reduce_step(name: &str, params: Value, inputs: Vec<String>) -> Step {
     Step::Reduce(ReducePhase {
         name: name.to_owned(),
         params,
-        inputs: vec![input],
+        inputs,
         side_inputs: Vec::new(),
     })
 }

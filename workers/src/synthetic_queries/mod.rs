@@ -140,6 +140,7 @@ impl SyntheticQueries {
                 name: name.to_owned(),
                 params,
                 input: Self::corpus(),
+                decision: None,
                 side_inputs,
                 is_table: false,
             }))

@@ -173,6 +173,7 @@ impl Stage for TrainLanguageModel {
                     seed: self.params.seed
                 }),
                 input: self.sample_input(),
+                decision: None,
                 side_inputs: Vec::new(),
                 is_table: false,
             }));
@@ -182,6 +183,7 @@ impl Stage for TrainLanguageModel {
                 name: TRAIN.to_owned(),
                 params: json!(self.task),
                 input: self.train_input(),
+                decision: None,
                 side_inputs: start.map_or_else(Vec::new, |facts| facts.side_inputs(START)),
                 is_table: false,
             }));

@@ -7,6 +7,7 @@ use gleaner_schemas::{Check, Resource, RunId, Version};
 use gleaner_storage::listing;
 use tracing::Instrument as _;
 
+use super::emptied::WithoutDocuments;
 use super::{Coordinator, refused};
 use crate::card::{self, CardWritten};
 use crate::checked_job::CheckedStage;
@@ -27,6 +28,8 @@ use crate::told;
 const ROUNDS_MAX: usize = 20;
 
 const REPLACED: &str = "files were replaced while they were read; looking again at the inputs";
+
+const OVERTAKEN: &str = "another run has published meanwhile; looking again at the inputs";
 
 /// How a round ended.
 enum Round {
@@ -54,7 +57,17 @@ impl Coordinator<'_> {
             };
             let inputs = match looked_at {
                 Some(inputs) => known.insert(inputs),
-                None => known.insert(self.load_inputs().await?),
+                None => match self.load_inputs().await {
+                    Ok(inputs) => known.insert(inputs),
+                    Err(error) => match self.without_documents(run).await? {
+                        Some(WithoutDocuments::Done(report)) => return Ok((*report, earlier)),
+                        Some(WithoutDocuments::Overtaken) => {
+                            self.environment.progress.note(OVERTAKEN);
+                            continue;
+                        }
+                        None => return Err(error),
+                    },
+                },
             };
             let driver = self.driver(inputs, run, journal, Mode::Run);
             let span = tracing::error_span!("job", name = self.checked.job.file.name, %run);
@@ -121,8 +134,7 @@ impl Coordinator<'_> {
         self.environment.progress.observe(&Observation::Publishing);
         let published = publish::publish(self.output, &self.environment.shutdown, &ready).await?;
         let Some(published) = published else {
-            let why = "another run has published meanwhile; looking again at the inputs";
-            return Ok(Round::Again(why.to_owned(), stages));
+            return Ok(Round::Again(OVERTAKEN.to_owned(), stages));
         };
         // What was half-written before this run began is of a run that was killed, since a write
         // takes moments. Should a writer of another run live after all, it fails and tries again.
@@ -195,7 +207,7 @@ impl Coordinator<'_> {
     }
 
     /// Readers need no card, so a run does without.
-    async fn write_card(&self, published: &Published) {
+    pub(super) async fn write_card(&self, published: &Published) {
         let stores = &self.environment.stores;
         let written = tokio::select! {
             written = card::write(self.output, stores, &published.version) => written,

@@ -252,7 +252,7 @@ function crew(run) {
   const { slots, n_slots_here: here, n, workers } = run.workers;
   const texts = [];
   if (here) texts.push(`${plural(here, "slot")} in this process${slots.length < here ? `, of which ${slots.length} are shown` : ""}.`);
-  if (run.queue?.n_slots != null) texts.push(`${plural(run.queue.n_slots, "slot")} connected for tasks that need ${run.queue.resource}. Workers elsewhere report what they did within a minute.`);
+  if (run.queue?.n_slots != null) texts.push(`${plural(run.queue.n_slots, "slot")} connected for tasks that need ${run.queue.resource}. Workers elsewhere report what they did within seconds at first, and within a minute later in a run.`);
   if (n > workers.length) texts.push(`${count(workers.length)} of ${count(n)} workers are shown, those with failures first.`);
   if (!texts.length) texts.push("None has reported yet.");
   write($("workers-hint"), texts.join(" "));

@@ -33,8 +33,10 @@ struct Reason {
 }
 
 pub(super) async fn sections(input: &Input) -> Result<Vec<Section>, RunError> {
+    // Of a query only its own rows are known, and no lane leads to them.
     let sql = "SELECT stage, kind, rows_in, ok, ineligible, rejected, failed, excluded FROM \
-               gleaner.stages WHERE rows_in > 0 OR excluded > 0 ORDER BY position";
+               gleaner.stages WHERE kind <> 'query' AND (rows_in > 0 OR excluded > 0) ORDER BY \
+               position";
     let mut stages = Vec::new();
     for row in input.rows(sql).await? {
         let stage = text(&row, "stage").unwrap_or_default();

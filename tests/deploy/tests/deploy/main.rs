@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod compose;
+mod documented;
 mod images;
 mod mutations;
 mod overlays;

@@ -278,6 +278,7 @@ fn plan() -> PhasePlan {
         code_version: 1,
         phase: "phase".to_owned(),
         params: json!({}),
+        decision: serde_json::Value::Null,
         side_inputs: Vec::new(),
         reader: Reader::Table {
             columns: Vec::new(),

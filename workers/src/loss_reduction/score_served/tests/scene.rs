@@ -162,6 +162,7 @@ impl Scene {
             &MapContext {
                 phase: "score",
                 params: &params_json,
+                decision: &Value::Null,
                 task: &task,
                 side_inputs: &Nothing,
                 documents: Arc::new(Nothing),
@@ -216,6 +217,7 @@ fn task() -> Task {
         code_version: 1,
         phase: "score".to_owned(),
         params: Value::Null,
+        decision: Value::Null,
         side_inputs: Vec::new(),
         reader: Reader::Table {
             columns: Vec::new(),
