@@ -452,6 +452,7 @@ mod tests {
             code_version: 1,
             phase: "phase".to_owned(),
             params: Value::Null,
+            decision: Value::Null,
             side_inputs: Vec::new(),
             reader: Reader::Table {
                 columns: Vec::new(),
@@ -476,6 +477,7 @@ mod tests {
             plan.task_id(&Shard {
                 slices: vec![slice],
                 companions: vec![companion],
+                effect: None,
             })
         };
         let of = |names: [&str; 2], identities: [&str; 2]| {

@@ -265,9 +265,7 @@ impl Exchange {
             let (ended, is_kept_waiting) = (cancel.clone(), CancellationToken::new());
             let kept_waiting = is_kept_waiting.clone();
             let sending = self.sendings.spawn(async move {
-                let sent = this
-                    .send(&asked, &key, number, &ended, &kept_waiting)
-                    .await;
+                let sent = this.send(&asked, &key, number, &ended, &kept_waiting).await;
                 drop(going);
                 sent
             });

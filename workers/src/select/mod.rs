@@ -116,7 +116,7 @@ struct Select {
 /// A value, or what has to be done first.
 enum Known<T> {
     Yes(T),
-    After(Step),
+    After(Box<Step>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -143,7 +143,7 @@ impl Stage for Select {
         let decision = match self.params.budget() {
             None => None,
             Some(budget) => match self.cuts(completed, &source, budget)? {
-                Known::After(step) => return Ok(step),
+                Known::After(step) => return Ok(*step),
                 Known::Yes((cuts, divided)) => {
                     facts.insert(
                         "budget".to_owned(),
@@ -163,7 +163,7 @@ impl Stage for Select {
             return self.choose(completed, &source, decision);
         }
         match self.measured(completed, &source)? {
-            Known::After(step) => return Ok(step),
+            Known::After(step) => return Ok(*step),
             Known::Yes(None) => {}
             Known::Yes(Some(measured)) => {
                 facts.insert(MEASURE.to_owned(), measured);
@@ -234,14 +234,14 @@ impl Select {
         if completed.maps.contains_key(phase) {
             return Known::Yes(());
         }
-        Known::After(Step::Map(MapPhase {
+        Known::After(Box::new(Step::Map(MapPhase {
             name: phase.to_owned(),
             params: json!(params),
             input: self.scores_input(source, false),
             decision: earlier,
             side_inputs: Vec::new(),
             is_table: false,
-        }))
+        })))
     }
 
     fn scores_input(&self, source: &Source<'_>, with_documents: bool) -> PhaseInput {
@@ -317,7 +317,7 @@ impl Select {
                 let places = [CHUNK_START, CHUNK_END, INPUT_FILE, INPUT_ROW];
                 places.into_iter().filter(has).map(str::to_owned).collect()
             };
-            return Ok(Known::After(Step::Map(MapPhase {
+            return Ok(Known::After(Box::new(Step::Map(MapPhase {
                 name: MEASURE.to_owned(),
                 params: json!(MeasureParams {
                     features: model.features,
@@ -332,7 +332,7 @@ impl Select {
                 decision: None,
                 side_inputs: Vec::new(),
                 is_table: false,
-            })));
+            }))));
         }
         let step = || {
             Step::Reduce(ReducePhase {
@@ -365,6 +365,6 @@ fn reduced<T: DeserializeOwned>(
 ) -> Result<Known<T>, Failure> {
     match completed.reduces.get(name) {
         Some(result) => Ok(Known::Yes(read(&result.facts)?)),
-        None => Ok(Known::After(step())),
+        None => Ok(Known::After(Box::new(step()))),
     }
 }

@@ -104,15 +104,6 @@ struct SyntheticQueries {
 }
 
 impl SyntheticQueries {
-    /// The reduce whose pairs prompts show.
-    fn pairs(&self) -> Option<&'static str> {
-        let pairs = match self.rating {
-            Some(_) => EXAMPLES,
-            None => DEMONSTRATIONS,
-        };
-        self.params.demonstrations.as_ref().map(|_| pairs)
-    }
-
     fn input(&self) -> PhaseInput {
         PhaseInput::Documents {
             from: match &self.params.input {

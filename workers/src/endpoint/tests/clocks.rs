@@ -32,6 +32,7 @@ async fn a_sender_is_waited_for_whatever_the_clocks_say() {
         let store = Arc::new(HeldStore::default());
         let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
         scene.announce(json!({})).await;
+        #[expect(clippy::async_yields_async, reason = "both are to be under way")]
         let asked = async |seed, hours| {
             let exchanges = scene.process_at(seed, Arc::new(Ahead(hours)));
             let exchange = scene.exchange(&exchanges).await;

@@ -46,6 +46,7 @@ async fn another_process_that_looks_alike_is_waited_for() {
     let store = Arc::new(HeldStore::default());
     let scene = Scene::over(store.clone(), always(Play::Answer), Duration::ZERO).await;
     scene.announce(serde_json::json!({})).await;
+    #[expect(clippy::async_yields_async, reason = "both are to be under way")]
     let asked = async |seed| {
         let exchange = scene.exchange(&scene.process(seed)).await;
         tokio::spawn(async move { ask(&exchange, 0).await })
@@ -83,7 +84,11 @@ async fn a_reply_is_held_until_the_store_takes_it() {
     let cancel = CancellationToken::new();
     let second = {
         let (exchange, cancel) = (Arc::clone(&exchange), cancel.clone());
-        tokio::spawn(async move { exchange.ask(request("about 1".to_owned()), &cancel).await })
+        tokio::spawn(async move {
+            exchange
+                .ask(request("about 1".to_owned()), 0, &cancel)
+                .await
+        })
     };
     scene.requested(2).await;
     failing.reached(2).await;

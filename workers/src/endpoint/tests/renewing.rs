@@ -38,6 +38,7 @@ async fn a_note_that_is_renewed_takes_no_more_of_the_rates() {
         key: "00",
         stage: "test",
         estimate: Amounts::default(),
+        rank: 0,
         pace_tokens: 10,
         ending: Ending {
             cancel: &cancel,
