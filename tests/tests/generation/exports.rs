@@ -366,11 +366,11 @@ fn what_the_model_was_shown_is_not_tested() {
   queries: {kind: synthetic_queries, endpoint: llm, demonstrations: {dataset: pairs}, \
              filter: {reject: []}}
 ";
-    let text = job(&server.url(), "", stages).replace(
+    let with_pairs = job(&server.url(), "", stages).replace(
         "endpoints:",
         "datasets: {pairs: {paths: [pairs.jsonl]}}\nendpoints:",
     );
-    workspace.write("job.yaml", &text);
+    workspace.write("job.yaml", &with_pairs);
     workspace.write("pairs.jsonl", pairs_of(&documents));
     let _ = workspace.run(&[]).expect(0);
     let _ = workspace.gleaner(&["verify", "out"]).expect(0);
