@@ -247,7 +247,7 @@ fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
   queries: {kind: synthetic_queries, endpoint: llm, filter: {reject: []}}
   graded: {kind: graded_documents, input: queries, endpoint: llm, filter: {reject: []}}
 ";
-    workspace.write("job.yaml", job(&server.url(), "", stages));
+    workspace.write("job.yaml", &job(&server.url(), "", stages));
     let _ = workspace.run(&[]).expect(0);
     let usual = workspace.sql(
         "SELECT count(*) FILTER (WHERE n = 3) AS three, count(*) FILTER (WHERE n = 4) AS four FROM \
@@ -322,7 +322,7 @@ fn queries_go_with_their_own_documents_where_ids_are_not_unique() {
 ",
         documents.len()
     );
-    workspace.write("job.yaml", job(&server.url(), "", &stages));
+    workspace.write("job.yaml", &job(&server.url(), "", &stages));
     let _ = workspace.run(&[]).expect(0);
     let rows = workspace.sql("SELECT count(*) AS n FROM queries WHERE status = 'ok'");
     assert_eq!(number(&rows[0], "n"), 4 * PAIRS as u64);
@@ -366,11 +366,11 @@ fn what_the_model_was_shown_is_not_tested() {
   queries: {kind: synthetic_queries, endpoint: llm, demonstrations: {dataset: pairs}, \
              filter: {reject: []}}
 ";
-    let job_text = job(&server.url(), "", stages).replace(
+    let with_pairs = job(&server.url(), "", stages).replace(
         "endpoints:",
         "datasets: {pairs: {paths: [pairs.jsonl]}}\nendpoints:",
     );
-    workspace.write("job.yaml", &job_text);
+    workspace.write("job.yaml", &with_pairs);
     workspace.write("pairs.jsonl", pairs_of(&documents));
     let _ = workspace.run(&[]).expect(0);
     let _ = workspace.gleaner(&["verify", "out"]).expect(0);
