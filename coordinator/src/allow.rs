@@ -116,13 +116,16 @@ mod tests {
     use super::*;
 
     fn manifest(kinds: &[FailureKind]) -> PhaseManifest {
-        let quarantined = kinds.iter().zip(0_u32..).map(|(kind, number)| QuarantinedTask {
-            task: Fingerprint::of("task", &number).into(),
-            failure: Failure::new(*kind, format!("cause {number}")),
-            attempts: 3,
-            inputs: Vec::new(),
-            rows: None,
-        });
+        let quarantined = kinds
+            .iter()
+            .zip(0_u32..)
+            .map(|(kind, number)| QuarantinedTask {
+                task: Fingerprint::of("task", &number).into(),
+                failure: Failure::new(*kind, format!("cause {number}")),
+                attempts: 3,
+                inputs: Vec::new(),
+                rows: None,
+            });
         PhaseManifest {
             stage: "weights".to_owned(),
             phase: "score".to_owned(),
@@ -155,14 +158,15 @@ mod tests {
         // What somebody has to mend is told first.
         assert_eq!(code(&[Permanent, Transient], 1), 4);
         assert_eq!(code(&[Permanent, Transient], 0), 3);
-        let error = check_phase(
-            &Allow::default(),
-            &manifest(&[Transient; 5]),
-            10,
-            true,
-        );
+        let error = check_phase(&Allow::default(), &manifest(&[Transient; 5]), 10, true);
         let message = error.unwrap_err().to_string();
-        for part in ["5 of 10 tasks", "cause 0", "cause 2", "and 2 more", "run the job again"] {
+        for part in [
+            "5 of 10 tasks",
+            "cause 0",
+            "cause 2",
+            "and 2 more",
+            "run the job again",
+        ] {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("cause 3"), "{message}");

@@ -127,7 +127,7 @@ impl ObjectStore for Hooked {
         let listed = async move {
             hook(Request::List).await?;
             let listed: Vec<ObjectMeta> = store.list(prefix.as_ref()).try_collect().await?;
-            Ok(futures::stream::iter(listed.into_iter().map(Ok)))
+            Ok::<_, object_store::Error>(futures::stream::iter(listed.into_iter().map(Ok)))
         };
         futures::stream::once(listed).try_flatten().boxed()
     }

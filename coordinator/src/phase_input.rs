@@ -267,7 +267,10 @@ mod tests {
             Box::pin(async move { if is_back { Ok(()) } else { Err(broken()) } })
         });
         let path = "weights/a.parquet";
-        store.put(&output.path_of(path), "no Parquet at all".into()).await.unwrap();
+        store
+            .put(&output.path_of(path), "no Parquet at all".into())
+            .await
+            .unwrap();
         let files = [TableFile {
             path: path.to_owned(),
             rows: 1,
@@ -280,7 +283,10 @@ mod tests {
         let shutdown = Shutdown::new();
         let error = read_schema(&output, &shutdown, &files).await.unwrap_err();
         assert_eq!(error.exit_code(), 4, "{error}");
-        assert!(error.to_string().contains("connection was reset"), "{error}");
+        assert!(
+            error.to_string().contains("connection was reset"),
+            "{error}"
+        );
         // Back within the time that a run waits for it.
         let back = async {
             tokio::time::sleep(std::time::Duration::from_secs(60)).await;

@@ -52,11 +52,7 @@ impl Ready<'_> {
     /// # Errors
     ///
     /// Of the store.
-    pub async fn version(
-        &self,
-        output: &Output,
-        shutdown: &Shutdown,
-    ) -> Result<Version, RunError> {
+    pub async fn version(&self, output: &Output, shutdown: &Shutdown) -> Result<Version, RunError> {
         let newest = self.inputs.published.as_deref();
         let number = newest.map_or(1, |version| version.number + 1);
         let job = self.job;

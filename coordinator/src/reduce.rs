@@ -106,7 +106,10 @@ impl Reducer<'_> {
     ///
     /// Of the store.
     pub async fn is_lost(&self, result: &ReduceResult) -> Result<bool, RunError> {
-        let tables = result.tables.values().map(|it| (it.path.as_str(), it.bytes));
+        let tables = result
+            .tables
+            .values()
+            .map(|it| (it.path.as_str(), it.bytes));
         let files = result.files.values().map(|it| (it.path.as_str(), it.bytes));
         let objects: Vec<(&str, u64)> = tables.chain(files).collect();
         retrying(self.shutdown, || restore::are_lost(self.output, &objects)).await

@@ -146,7 +146,9 @@ pub async fn lost_models(
             ModelPlace::Uri(_) => None,
         });
         let table = version.tables.get(name).into_iter();
-        let table = table.flat_map(|it| &it.files).map(|it| (it.path.as_str(), it.bytes));
+        let table = table
+            .flat_map(|it| &it.files)
+            .map(|it| (it.path.as_str(), it.bytes));
         if are_lost(output, &files.chain(table).collect::<Vec<_>>()).await? {
             stages.insert(name.clone());
         }

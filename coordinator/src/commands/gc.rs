@@ -183,7 +183,11 @@ impl Found {
     /// Of the store, or if a run has begun. Those that begin from now on wait for the sweep's end.
     async fn is_outdated(&self, output: &Output) -> Result<bool, RunError> {
         let runs = Runs::read(output).await?;
-        if runs.started_ms.keys().any(|it| !self.keep.known.contains(it)) {
+        if runs
+            .started_ms
+            .keys()
+            .any(|it| !self.keep.known.contains(it))
+        {
             return Err(RunError::usage(
                 "a run has begun while gc looked at the output; nothing that it may need was removed",
                 "run gc again when the run has begun its work, or has ended",
@@ -278,7 +282,8 @@ impl Keep {
         for run in &keep.at_work {
             let start = layout::run_event(run, layout::RUN_STARTED);
             let started: Option<RunStarted> = output.get_json(&start, "event of a run").await?;
-            keep.stages.extend(started.into_iter().flat_map(|it| it.stages));
+            keep.stages
+                .extend(started.into_iter().flat_map(|it| it.stages));
         }
         let mut unfinished = keep.at_work.clone();
         for run in &runs.newest() {

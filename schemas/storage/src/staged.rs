@@ -102,7 +102,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert_eq!(remove_below(folder.path(), hour).unwrap(), 0);
         let n_staged = staged.len() as u64;
-        assert_eq!(remove_below(folder.path(), Duration::ZERO).unwrap(), n_staged);
+        assert_eq!(
+            remove_below(folder.path(), Duration::ZERO).unwrap(),
+            n_staged
+        );
         for key in &staged {
             assert!(!folder.path().join(key).exists(), "{key}");
         }

@@ -109,7 +109,9 @@ impl Coordinator<'_> {
             now: chrono::Utc::now(),
         };
         if !self.orders.accept && checks.iter().any(Check::stops) {
-            let version = ready.version(self.output, &self.environment.shutdown).await?;
+            let version = ready
+                .version(self.output, &self.environment.shutdown)
+                .await?;
             let newest = inputs.published.as_deref();
             if newest.is_none_or(|newest| newest.content() != version.content()) {
                 return Err(refused(newest.map(|it| it.number), checks));

@@ -92,7 +92,7 @@ async fn is_there(output: &Output, task: u32) -> bool {
 
 /// The store's clock tells milliseconds apart.
 async fn later() {
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
 /// Whatever `gc` looks at first and at last, and with whatever number of kept versions.
@@ -123,7 +123,9 @@ async fn what_a_run_publishes_while_gc_looks_stays() {
                     Ok(())
                 })
             });
-            let _report = gc(&output, n_versions, false, &SystemEntropy).await.unwrap();
+            let _report = gc(&output, n_versions, false, &SystemEntropy)
+                .await
+                .unwrap();
             assert!(is_there(&plain, 2).await, "before request {publishes_at}");
             if n_requests.load(Ordering::SeqCst) <= publishes_at {
                 assert!(publishes_at > 8, "gc asked for {publishes_at} things");
@@ -142,7 +144,11 @@ async fn what_a_run_publishes_while_gc_looks_stays() {
 async fn what_a_run_that_is_going_on_may_come_upon_stays_however_old() {
     let output = output_in(Arc::new(InMemory::new()));
     put(&output, 2).await;
-    let other = layout::attempt_in("others", &file(2).task.unwrap(), &AttemptId::new(1, &file(2).checksum));
+    let other = layout::attempt_in(
+        "others",
+        &file(2).task.unwrap(),
+        &AttemptId::new(1, &file(2).checksum),
+    );
     output.put(&other, "rows".into()).await.unwrap();
     let reduce = layout::reduce(STAGE, "fit", &Fingerprint::of("reduce", &1));
     output.put(&reduce, "{}".into()).await.unwrap();
