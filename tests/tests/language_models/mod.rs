@@ -118,10 +118,10 @@ fn models_are_trained_and_documents_scored_and_selected_by_their_losses() {
     let folder = text(&stage("prior")["training"], "folder").to_owned();
     for name in ["model.safetensors", "tokenizer.json"] {
         let file = workspace.path().join("out").join(&folder).join(name);
-        let intact = std::fs::read(&file).unwrap();
-        std::fs::remove_file(&file).unwrap();
+        let intact = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
         assert_eq!(workspace.summary(&[])["is_new"], false);
-        assert!(std::fs::read(&file).unwrap() == intact, "{name}");
+        assert!(fs::read(&file).unwrap() == intact, "{name}");
     }
     let _ = workspace.gleaner(&["verify", "out"]).expect(0);
     let documents = example_documents();
