@@ -121,7 +121,7 @@ pub async fn load_inputs(
     let job = &checked.job;
     // Before anything is listed: a version that appears from now on may be of newer inputs, and must be
     // unknown to whoever publishes what these yield.
-    let (published, lost_models) = newest(output).await?;
+    let (newest, lost_models) = newest(output).await?;
     let corpus = inputs::load(stores, job, base_dir, "corpus", &job.file.corpus).await?;
     let (datasets, dataset_rows) = load_datasets(stores, checked, base_dir).await?;
     let mut others = BTreeMap::new();
@@ -180,7 +180,7 @@ pub async fn load_inputs(
         models: models.chain(encoders).collect(),
         forecasts,
         others,
-        published,
+        published: newest,
         lost_models,
     })
 }
