@@ -165,7 +165,7 @@ pub async fn load_inputs(
                     }
                 }
                 Need::Published(text) => {
-                    let found = self::published(stores, base_dir, &text).await?;
+                    let found = published(stores, base_dir, &text).await?;
                     others.insert(text, found);
                 }
             }
