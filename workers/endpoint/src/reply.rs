@@ -371,8 +371,13 @@ mod tests {
             let usage = body.strip_prefix('{').unwrap_or("}");
             let reply = format!(r#"{{"choices":[{{"text":"a"}}],{usage}"#);
             let found = Reply::decode(reply.as_bytes()).map(|reply| reply.usage);
+            // A text has a token: zero is a count that is not told.
+            let beside = Usage {
+                completion_tokens: completion.filter(|&n: &u64| n > 0),
+                ..expected
+            };
             if body.starts_with('{') {
-                assert_eq!(found, Ok(expected), "{reply}");
+                assert_eq!(found, Ok(beside), "{reply}");
             }
         };
         check(
