@@ -358,7 +358,7 @@ fn no_document_is_left_out_and_no_block() {
         for block in &blocks {
             let info = block.info.split(' ').next().unwrap();
             assert!(
-                ["", "sh", "sql", "text", "yaml"].contains(&info),
+                ["", "python", "sh", "sql", "text", "yaml"].contains(&info),
                 "{name}: {info}"
             );
             assert!(
