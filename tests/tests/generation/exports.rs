@@ -316,13 +316,22 @@ fn queries_go_with_their_own_documents_where_ids_are_not_unique() {
     let workspace = workspace_of(&documents);
     let stages = format!(
         "
-  chosen: {{kind: select, by: 'length(text)', method: top_k, documents: {}, materialize: true}}
+  weights: {{kind: importance_weights, target: target, min_tokens: 1}}
+  chosen: {{kind: select, by: weights.log_weight, method: top_k, documents: {}, materialize: true}}
   queries: {{kind: synthetic_queries, input: chosen, endpoint: llm, grades: binary,
              filter: {{reject: []}}}}
 ",
         documents.len()
     );
-    workspace.write("job.yaml", &job(&server.url(), "", &stages));
+    let with_target = job(&server.url(), "", &stages).replace(
+        "endpoints:",
+        "datasets: {target: {paths: [target.jsonl]}}\nendpoints:",
+    );
+    workspace.write("job.yaml", with_target);
+    workspace.write(
+        "target.jsonl",
+        "{\"text\": \"what stands in the documents\"}\n",
+    );
     let _ = workspace.run(&[]).expect(0);
     let rows = workspace.sql("SELECT count(*) AS n FROM queries WHERE status = 'ok'");
     assert_eq!(number(&rows[0], "n"), 4 * PAIRS as u64);
