@@ -196,7 +196,7 @@ fn every_request_of_queries_is_planned() {
         [9, 0],
     );
     check_new(&queries(JUDGE), [10, 10]);
-    // A judge is shown 32 queries at a time.
+    // A judge is shown 32 queries at a time, and their document once.
     check_new(&queries(&format!("per_document: 9, {JUDGE}")), [90, 20]);
     check_new(&queries("demonstrations: {dataset: pairs}"), [10, 0]);
     // What stands before each held-out query behind each set, the same with the query, and what is

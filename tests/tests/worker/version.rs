@@ -85,9 +85,9 @@ fn tasks_of_a_kind_that_is_not_known_are_left_to_others() {
 fn plans_of_another_format_are_left_to_others() {
     check(
         |plan| {
-            plan["format"] = 2.into();
+            plan["format"] = 3.into();
             plan["news"] = true.into();
         },
-        "has plan format 2, this worker reads format 1",
+        "has plan format 3, this worker reads formats 1 to 2",
     );
 }

@@ -3,8 +3,8 @@
 
 use gleaner_generation::attributes::Attributes;
 use gleaner_generation::prompt::{
-    AskedGrades, DocumentsRequest, JUDGED_PAIRS_MAX, QueriesRequest, Rendered, TextLimits,
-    render_graded_documents, render_queries,
+    AskedGrades, DocumentsRequest, JudgeRequest, Pair, Prompt, PromptKind, QueriesRequest,
+    Rendered, TextLimits, judged_parts, render_graded_documents, render_judgement, render_queries,
 };
 use gleaner_generation::{Grade, Scale};
 use gleaner_schemas::Failure;
@@ -25,8 +25,6 @@ const QUERY_TOKENS: f64 = 35.0;
 const TOKENS_PER_WORD: f64 = 1.4;
 /// Tokens around a passage in a reply, and of a judge's grade.
 const ENTRY_TOKENS: f64 = 20.0;
-/// Tokens of a judge's instructions.
-const JUDGE_TOKENS: f64 = 500.0;
 /// Tokens of a demonstration where none was looked at.
 const DEMONSTRATION_TOKENS: f64 = 500.0;
 /// Tokens around the texts of a demonstration.
@@ -63,19 +61,11 @@ pub(crate) fn for_sample(
         once: Requests::default(),
     });
     if let Some(judge) = &params.judge {
-        let n_pairs = samples * n_grades;
-        let calls = (n_pairs / JUDGED_PAIRS_MAX as f64).ceil();
-        let text_tokens = each.written.completion_tokens / n_grades;
-        let judged = Requests {
-            calls,
-            prompt_tokens: calls * JUDGE_TOKENS + n_pairs * (each.item_tokens + text_tokens),
-            completion_tokens: n_pairs * ENTRY_TOKENS,
-        };
         phases.push(PhaseRequests {
             phase: WRITE,
             purpose: "judge",
             endpoint: judge.endpoint.name.clone(),
-            per_item: judged * share,
+            per_item: each.judged * share,
             once: Requests::default(),
         });
     }
@@ -89,8 +79,8 @@ pub(crate) fn for_sample(
 struct Each {
     /// Of one sample.
     written: Requests,
-    /// Tokens of the item's text in a prompt.
-    item_tokens: f64,
+    /// Of a judge, for all samples.
+    judged: Requests,
 }
 
 fn for_each(
@@ -103,16 +93,21 @@ fn for_each(
     let limits = limits(params);
     let shown =
         f64::from(params.n_demonstrations) * pair_tokens(sample.pairs, limits.demonstration_bytes);
-    let (mut sum, mut item_tokens, mut n) = (Requests::default(), 0.0, 0.0);
+    let judge = params.judge.as_ref().map(|judge| &judge.prompt);
+    let judge = judge.map(|prompt| ensemble(PromptKind::Judge, std::slice::from_ref(prompt)));
+    let judge = judge.transpose().map_err(permanent)?;
+    let (mut sum, mut judged, mut n) = (Requests::default(), Requests::default(), 0.0);
     for (idx, text) in asked.iter().enumerate().step_by(step) {
         let id = format!("estimate-{idx}");
         let attributes = Attributes::draw(params.seed, &id, &params.grid)
             .map_err(|error| permanent(error.to_string()))?;
         for one in render(params, scale, text, &attributes, &id)? {
-            let messages = one.messages.iter().map(|message| message.content.len());
-            let bytes = messages.sum::<usize>() + one.schema.to_string().len();
             sum.calls += 1.0;
-            sum.prompt_tokens += bytes as f64 / BYTES_PER_TOKEN + shown;
+            sum.prompt_tokens += prompt_tokens(&one) + shown;
+        }
+        if let Some(judge) = &judge {
+            let prompt = judge.choose(params.seed, &id);
+            judged += judgement(params, prompt, scale, text, &attributes, &id)?;
         }
         let per_grade = match params.purpose {
             Purpose::Documents => {
@@ -121,14 +116,64 @@ fn for_each(
             Purpose::QueriesJoint | Purpose::QueriesSeparate => QUERY_TOKENS,
         };
         sum.completion_tokens += scale.grades().len() as f64 * per_grade;
-        item_tokens += text.len().min(limits.document_bytes) as f64 / BYTES_PER_TOKEN;
         n += 1.0;
     }
     let of_one = 1.0 / f64::max(n, 1.0);
     Ok(Each {
         written: sum * of_one,
-        item_tokens: item_tokens * of_one,
+        judged: judged * of_one,
     })
+}
+
+fn prompt_tokens(rendered: &Rendered) -> f64 {
+    let messages = rendered.messages.iter();
+    let messages: usize = messages.map(|message| message.content.len()).sum();
+    (messages + rendered.schema.to_string().len()) as f64 / BYTES_PER_TOKEN
+}
+
+/// What a judge is asked of an item, whose texts are made up: as many as are asked for, and as long.
+fn judgement(
+    params: &WritingParams,
+    prompt: &Prompt,
+    scale: &Scale,
+    text: &str,
+    attributes: &Attributes,
+    id: &str,
+) -> Result<Requests, Failure> {
+    let is_queries = params.purpose.is_queries();
+    let tokens = match is_queries {
+        true => QUERY_TOKENS - ENTRY_TOKENS,
+        false => f64::from(attributes.passage_words) * TOKENS_PER_WORD,
+    };
+    let filler = "x".repeat((tokens * BYTES_PER_TOKEN) as usize);
+    let n_texts = usize::from(params.samples) * scale.grades().len();
+    let written: Vec<String> = (0..n_texts).map(|n| format!("{n} {filler}")).collect();
+    let pairs: Vec<Pair<'_>> = written
+        .iter()
+        .map(|written| Pair {
+            query: if is_queries { written } else { text },
+            document: if is_queries { text } else { written },
+        })
+        .collect();
+    let limits = limits(params);
+    let mut judged = Requests {
+        completion_tokens: n_texts as f64 * ENTRY_TOKENS,
+        ..Requests::default()
+    };
+    for part in judged_parts(prompt, &pairs, &limits) {
+        let request = JudgeRequest {
+            item_id: id,
+            seed: params.seed,
+            pairs: &pairs[part],
+            scale,
+            limits,
+        };
+        let rendered = render_judgement(prompt, &request);
+        let rendered = rendered.map_err(|error| permanent(error.to_string()))?;
+        judged.calls += 1.0;
+        judged.prompt_tokens += prompt_tokens(&rendered);
+    }
+    Ok(judged)
 }
 
 /// The requests that choose a set of demonstrations: for each set and each pair that is held out, of
