@@ -247,7 +247,7 @@ fn a_grade_that_most_queries_lack_makes_no_smaller_groups() {
   queries: {kind: synthetic_queries, endpoint: llm, filter: {reject: []}}
   graded: {kind: graded_documents, input: queries, endpoint: llm, filter: {reject: []}}
 ";
-    workspace.write("job.yaml", &job(&server.url(), "", stages));
+    workspace.write("job.yaml", job(&server.url(), "", stages));
     let _ = workspace.run(&[]).expect(0);
     let usual = workspace.sql(
         "SELECT count(*) FILTER (WHERE n = 3) AS three, count(*) FILTER (WHERE n = 4) AS four FROM \
