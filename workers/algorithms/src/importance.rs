@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::counts::BucketCounts;
+
 /// Added to both probabilities under the logarithm, as the reference does, so that a bucket
 /// that one side lacks has a finite ratio.
 pub const FLOOR: f64 = 1e-8;
@@ -88,10 +90,40 @@ const BLOCKS_AT_ONCE: usize = 4;
 /// documents have extreme weights. Buckets beyond the model count as zero.
 #[must_use]
 pub fn log_weight(log_ratios: &[f64], buckets: &[u32]) -> f64 {
-    let term = |bucket: u32| log_ratios.get(bucket as usize).copied().unwrap_or(0.0);
+    sum_of_terms(buckets, |bucket| {
+        log_ratios.get(bucket as usize).copied().unwrap_or(0.0)
+    })
+}
+
+/// The [`log_weight`] of a document whose n-grams are added to `counts` in the same pass over them.
+///
+/// # Panics
+///
+/// If a bucket is not below the number of buckets of `counts`.
+#[must_use]
+pub fn log_weight_and_count(log_ratios: &[f64], buckets: &[u32], counts: &mut BucketCounts) -> f64 {
+    let Some(counts) = counts.to_add_to(buckets.len()) else {
+        counts.add(buckets);
+        return log_weight(log_ratios, buckets);
+    };
+    let Some(log_ratios) = log_ratios.get(..counts.len()) else {
+        buckets
+            .iter()
+            .for_each(|&bucket| counts[bucket as usize] += 1);
+        return log_weight(log_ratios, buckets);
+    };
+    sum_of_terms(buckets, |bucket| {
+        counts[bucket as usize] += 1;
+        log_ratios[bucket as usize]
+    })
+}
+
+/// An addition waits for the one before. Those of several blocks do not wait for one another, and
+/// each block still adds its own terms in their order: no bit of the result depends on how many are
+/// added at once.
+#[inline]
+fn sum_of_terms(buckets: &[u32], mut term: impl FnMut(u32) -> f64) -> f64 {
     let mut sum = CompensatedSum::default();
-    // An addition waits for the one before. Those of several blocks do not wait for one another,
-    // and each block still adds its own terms in their order: no bit of the result changes.
     let (groups, rest) = buckets.as_chunks::<{ BLOCK * BLOCKS_AT_ONCE }>();
     for group in groups {
         let blocks: &[[u32; BLOCK]] = group.as_chunks().0;
@@ -145,7 +177,7 @@ pub fn log_weight_per_token(log_weight: f64, n_tokens: u32) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BucketCounts, FeatureExtractor, FeatureSpec, NgramHash};
+    use crate::{FeatureExtractor, FeatureSpec, NgramHash};
 
     const RAW: [&str; 4] = [
         "the cat sat on the mat",
@@ -171,7 +203,7 @@ mod tests {
         let mut extractor = FeatureExtractor::new(spec).unwrap();
         let raw = count(&mut extractor, &RAW);
         let target = count(&mut extractor, target);
-        let ratios = fit(raw.as_slice(), target.as_slice(), pseudo_count).unwrap();
+        let ratios = fit(&raw.to_vec(), &target.to_vec(), pseudo_count).unwrap();
         RAW.iter()
             .map(|text| log_weight(&ratios, extractor.extract(text).buckets))
             .collect()
@@ -228,6 +260,16 @@ mod tests {
             }
             let weight = log_weight(&ratios, &buckets[..n]);
             assert_eq!(weight.to_bits(), sum.value().to_bits(), "{n}");
+
+            for n_buckets in [1009, 997, 1100] {
+                let mut counts = BucketCounts::new(n_buckets.max(1009));
+                let ratios = &ratios[..ratios.len().min(n_buckets as usize)];
+                let weight = log_weight_and_count(ratios, &buckets[..n], &mut counts);
+                let mut expected = BucketCounts::new(n_buckets.max(1009));
+                expected.add(&buckets[..n]);
+                assert_eq!(weight.to_bits(), sum.value().to_bits(), "{n}");
+                assert_eq!(counts, expected);
+            }
         }
     }
 

@@ -81,13 +81,15 @@ pub(crate) fn fit_model(
             }
         }
     }
+    let raw = raw.counts.to_vec();
+    let sides: Vec<Vec<u64>> = sides.iter().map(BucketCounts::to_vec).collect();
     let mut log_ratios = Vec::new();
     for side in &sides {
-        let ratios = fit(raw.counts.as_slice(), side.as_slice(), params.pseudo_count)
-            .map_err(|error| permanent(error.to_string()))?;
+        let ratios =
+            fit(&raw, side, params.pseudo_count).map_err(|error| permanent(error.to_string()))?;
         log_ratios.push(ratios);
     }
-    let table = model_table(&facts, &raw.counts, &sides, &log_ratios)?;
+    let table = model_table(&facts, &raw, &sides, &log_ratios)?;
     Ok(ReduceOutput {
         files: BTreeMap::new(),
         facts: json!(facts),
@@ -97,8 +99,8 @@ pub(crate) fn fit_model(
 
 fn model_table(
     facts: &ModelFacts,
-    raw: &BucketCounts,
-    sides: &[BucketCounts],
+    raw: &[u64],
+    sides: &[Vec<u64>],
     log_ratios: &[Vec<f64>],
 ) -> Result<Vec<RecordBatch>, Failure> {
     let names = facts.targets.iter().map(|target| target.name.as_str());
@@ -108,12 +110,10 @@ fn model_table(
         let (start, end) = (rows.start as u32, rows.end as u32);
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from_iter_values(start..end)),
-            Arc::new(UInt64Array::from(raw.as_slice()[rows.clone()].to_vec())),
+            Arc::new(UInt64Array::from(raw[rows.clone()].to_vec())),
         ];
         for (side, ratios) in sides.iter().zip(log_ratios) {
-            columns.push(Arc::new(UInt64Array::from(
-                side.as_slice()[rows.clone()].to_vec(),
-            )));
+            columns.push(Arc::new(UInt64Array::from(side[rows.clone()].to_vec())));
             columns.push(Arc::new(Float64Array::from(ratios[rows.clone()].to_vec())));
         }
         RecordBatch::try_new(Arc::clone(&schema), columns).map_err(arrow_failure)

@@ -5,9 +5,11 @@
 //! kilobytes in the footer of the task's object. Sums over tasks are sums of whole numbers.
 
 use gleaner_algorithms::BucketCounts;
+use gleaner_algorithms::importance::{log_weight, log_weight_and_count};
 use gleaner_schemas::{ColumnSums, Failure};
 use serde::{Deserialize, Serialize};
 
+use super::model::LogRatios;
 use crate::batch_columns::permanent;
 
 /// Buckets that are told apart.
@@ -86,45 +88,67 @@ pub(crate) struct NgramCounter {
 }
 
 impl NgramCounter {
-    pub(crate) fn new(n_buckets: u32, n_columns: usize) -> Self {
+    pub(crate) fn new(n_buckets: u32) -> Self {
         let n_folded = n_folded(n_buckets);
         Self {
             n_folded,
             is_folded: n_folded < n_buckets,
             counts: BucketCounts::new(n_folded),
-            seen: Seen::new(n_columns),
+            seen: Seen::default(),
         }
     }
 
-    /// Adds the n-grams of a text. `is_unseen` tells which buckets the model never saw, where there
-    /// are any.
-    pub(crate) fn add(&mut self, buckets: &[u32], is_unseen: Option<&[bool]>) {
+    /// Adds the n-grams of a text, and hands its log weight to `each` for every column of the model.
+    pub(crate) fn weigh(
+        &mut self,
+        buckets: &[u32],
+        model: &LogRatios,
+        mut each: impl FnMut(usize, f64),
+    ) {
         self.seen.n_texts += 1;
         self.seen.n_ngrams += buckets.len() as u64;
-        if let Some(is_unseen) = is_unseen {
-            let unseen = buckets.iter().filter(|&&bucket| is_unseen[bucket as usize]);
-            self.seen.n_unseen += unseen.count() as u64;
-        }
+        let mut columns = model.by_suffix.iter().enumerate();
         if self.is_folded {
-            for bucket in buckets {
-                // Below the number of buckets, as it was just folded.
-                let _ = self.counts.add_count(bucket % self.n_folded, 1);
-            }
+            self.add_folded(buckets, model);
+        } else if let Some((idx, log_ratios)) = columns.next() {
+            // One pass: a count and a log ratio are looked up together.
+            each(
+                idx,
+                log_weight_and_count(log_ratios, buckets, &mut self.counts),
+            );
         } else {
             self.counts.add(buckets);
         }
+        for (idx, log_ratios) in columns {
+            each(idx, log_weight(log_ratios, buckets));
+        }
     }
 
-    /// Adds the weight per token of an eligible text in a column.
-    pub(crate) fn add_score(&mut self, column_idx: usize, weight_per_token: f64) {
-        self.seen.scores[column_idx].add_value(weight_per_token);
+    fn add_folded(&mut self, buckets: &[u32], model: &LogRatios) {
+        for bucket in buckets {
+            // Below the number of buckets, as it was just folded.
+            let _ = self.counts.add_count(bucket % self.n_folded, 1);
+        }
+        if let Some(is_unseen) = &model.is_unseen {
+            let unseen = buckets.iter().filter(|&&bucket| is_unseen[bucket as usize]);
+            self.seen.n_unseen += unseen.count() as u64;
+        }
     }
 
-    /// What stands in the footer.
-    pub(crate) fn told(&self) -> Result<String, Failure> {
+    /// What stands in the footer, with the sums of weights per token of each column.
+    pub(crate) fn told(&self, model: &LogRatios, scores: &[ColumnSums]) -> Result<String, Failure> {
+        let mut seen = Seen {
+            scores: scores.to_vec(),
+            ..self.seen.clone()
+        };
+        if let Some(is_unseen) = model.is_unseen.as_ref().filter(|_| !self.is_folded) {
+            // Each bucket has a count of its own, so that no text need be asked for it.
+            let counts = self.counts.iter().zip(is_unseen);
+            seen.n_unseen = counts.filter(|(_, unseen)| **unseen).map(|it| it.0).sum();
+        }
         let told = Told {
-            seen: self.seen.clone(),
-            counts: to_text(self.counts.as_slice()),
+            seen,
+            counts: to_text(self.counts.iter()),
         };
         serde_json::to_string(&told)
             .map_err(|error| permanent(format!("cannot write counts of n-grams: {error}")))
@@ -171,12 +195,12 @@ const BITS: u32 = 5;
 
 /// For each bucket that occurs: how many buckets before it do not, and its count, both as numbers of
 /// as many digits as they need, the lowest first.
-fn to_text(counts: &[u64]) -> String {
+fn to_text(counts: impl Iterator<Item = u64>) -> String {
     let mut text = String::new();
     let mut next_idx = 0;
-    for (idx, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+    for (idx, count) in counts.enumerate().filter(|(_, count)| *count > 0) {
         push(&mut text, (idx - next_idx) as u64);
-        push(&mut text, *count);
+        push(&mut text, count);
         next_idx = idx + 1;
     }
     text
@@ -251,12 +275,25 @@ mod tests {
         Some(counts)
     }
 
+    /// Log ratios are the numbers of buckets, with the sign of the column.
+    fn model(n_buckets: u32, n_columns: usize, unseen: &[u32]) -> LogRatios {
+        let ratios = |column| (0..n_buckets).map(move |bucket| f64::from(bucket) * column);
+        let is_unseen = (0..n_buckets).map(|bucket| unseen.contains(&bucket));
+        LogRatios {
+            by_suffix: [1.0, -1.0][..n_columns]
+                .iter()
+                .map(|column| ratios(*column).collect())
+                .collect(),
+            is_unseen: (!unseen.is_empty()).then(|| is_unseen.collect()),
+        }
+    }
+
     proptest! {
         #[test]
         fn counts_round_trip(counts in prop::collection::vec(
             prop_oneof![3 => Just(0_u64), 3 => 0..50_u64, 1 => any::<u64>()], 0..200,
         )) {
-            prop_assert_eq!(counts_of(&to_text(&counts), counts.len()), Some(counts));
+            prop_assert_eq!(counts_of(&to_text(counts.iter().copied()), counts.len()), Some(counts));
         }
 
         #[test]
@@ -268,11 +305,13 @@ mod tests {
         fn sums_do_not_depend_on_the_way(
             tasks in prop::collection::vec(prop::collection::vec(0..50_u32, 1..30), 2..6),
         ) {
+            let model = model(50, 1, &[3, 7]);
             let told: Vec<String> = tasks.iter().map(|buckets| {
-                let mut counter = NgramCounter::new(50, 1);
-                counter.add(buckets, Some(&[false; 50]));
-                counter.add_score(0, f64::from(buckets[0]) / 7.0);
-                counter.told().unwrap()
+                let mut counter = NgramCounter::new(50);
+                counter.weigh(buckets, &model, |_, _| {});
+                let mut scores = ColumnSums::default();
+                scores.add_value(f64::from(buckets[0]) / 7.0);
+                counter.told(&model, &[scores]).unwrap()
             }).collect();
             let mut anew = NgramSums::new(50, 1);
             for told in &told[1..] {
@@ -290,16 +329,36 @@ mod tests {
     #[test]
     fn large_models_are_folded_and_unseen_ones_counted() {
         let n_buckets = FOLDED_MAX * 2;
-        let mut counter = NgramCounter::new(n_buckets, 0);
-        let mut is_unseen = vec![false; n_buckets as usize];
-        is_unseen[FOLDED_MAX as usize + 3] = true;
-        counter.add(&[3, FOLDED_MAX + 3, 5], Some(&is_unseen));
+        let mut counter = NgramCounter::new(n_buckets);
+        let model = model(n_buckets, 1, &[FOLDED_MAX + 3]);
+        let mut weights = Vec::new();
+        counter.weigh(&[3, FOLDED_MAX + 3, 5], &model, |_, it| weights.push(it));
+        assert_eq!(weights, [f64::from(3 + FOLDED_MAX + 3 + 5)]);
         let mut sums = NgramSums::new(n_buckets, 0);
-        assert!(sums.apply(&counter.told().unwrap(), true).unwrap());
+        let told = counter.told(&model, &[]).unwrap();
+        assert!(sums.apply(&told, true).unwrap());
         assert_eq!((sums.counts[3], sums.counts[5]), (2, 1));
         assert_eq!((sums.seen.n_ngrams, sums.seen.n_unseen), (3, 1));
         // What was never added cannot be taken away.
         let mut empty = NgramSums::new(n_buckets, 0);
-        assert!(!empty.apply(&counter.told().unwrap(), false).unwrap());
+        assert!(!empty.apply(&told, false).unwrap());
+    }
+
+    #[test]
+    fn every_column_is_weighed_and_ngrams_are_counted_once() {
+        for n_columns in 0..=2 {
+            let model = model(50, n_columns, &[7, 9]);
+            let mut counter = NgramCounter::new(50);
+            let mut weights = Vec::new();
+            counter.weigh(&[1, 7, 7, 20], &model, |idx, it| weights.push((idx, it)));
+            assert_eq!(weights, [(0, 35.0), (1, -35.0)][..n_columns]);
+            let mut sums = NgramSums::new(50, n_columns);
+            let told = counter.told(&model, &vec![ColumnSums::default(); n_columns]);
+            assert!(sums.apply(&told.unwrap(), true).unwrap());
+            assert_eq!((sums.counts[1], sums.counts[7], sums.counts[20]), (1, 2, 1));
+            assert_eq!(sums.counts.iter().sum::<u64>(), 4);
+            let seen = (sums.seen.n_texts, sums.seen.n_ngrams, sums.seen.n_unseen);
+            assert_eq!(seen, (1, 4, 2));
+        }
     }
 }

@@ -10,12 +10,12 @@ use arrow::array::{
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gleaner_algorithms::FeatureExtractor;
-use gleaner_algorithms::importance::{log_weight, log_weight_per_token};
+use gleaner_algorithms::importance::log_weight_per_token;
 use gleaner_algorithms::quality::{chunk_words, quality};
 use gleaner_schemas::columns::{
     DOC_ID, INPUT_FILE, INPUT_ROW, N_BYTES, N_TOKENS, REASON, SOURCE, STATUS, TEXT, with_field_ids,
 };
-use gleaner_schemas::{Failure, Lanes};
+use gleaner_schemas::{ColumnSums, Failure, Lanes};
 use gleaner_storage::encode::NGRAMS;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,8 @@ pub(crate) struct ScoreStage {
     extractor: FeatureExtractor,
     model: Arc<LogRatios>,
     ngrams: NgramCounter,
+    /// Weights per token of eligible texts, for each column of weights.
+    scores: Vec<ColumnSums>,
     /// What stands in the footer, once everything was scored.
     told: Option<String>,
     lanes: Lanes,
@@ -99,7 +101,8 @@ impl ScoreStage {
         Ok(Self {
             schema: params.schema(),
             extractor: params.features.extractor()?,
-            ngrams: NgramCounter::new(params.features.buckets, params.suffixes.len()),
+            ngrams: NgramCounter::new(params.features.buckets),
+            scores: vec![ColumnSums::default(); params.suffixes.len()],
             model,
             told: None,
             lanes: Lanes::default(),
@@ -112,17 +115,16 @@ impl ScoreStage {
         let n_tokens = features.n_tokens;
         // A document without a token has nothing to be judged by.
         let is_eligible = n_tokens >= self.params.min_tokens.max(1);
+        let scores = &mut self.scores;
         self.ngrams
-            .add(features.buckets, self.model.is_unseen.as_deref());
-        for (idx, log_ratios) in self.model.by_suffix.iter().enumerate() {
-            let weight = log_weight(log_ratios, features.buckets);
-            let per_token = log_weight_per_token(weight, n_tokens);
-            rows.weights[idx].append_value(weight);
-            rows.weights_per_token[idx].append_option(per_token);
-            if let Some(per_token) = per_token.filter(|_| is_eligible) {
-                self.ngrams.add_score(idx, per_token);
-            }
-        }
+            .weigh(features.buckets, &self.model, |idx, weight| {
+                let per_token = log_weight_per_token(weight, n_tokens);
+                rows.weights[idx].append_value(weight);
+                rows.weights_per_token[idx].append_option(per_token);
+                if let Some(per_token) = per_token.filter(|_| is_eligible) {
+                    scores[idx].add_value(per_token);
+                }
+            });
         rows.n_tokens.push(n_tokens);
         rows.n_bytes.push(text.len() as u64);
         rows.eligible.push(is_eligible);
@@ -218,7 +220,7 @@ impl MapStage for ScoreStage {
     }
 
     fn finish(&mut self, _emit: Emit<'_>) -> Result<(), Failure> {
-        self.told = Some(self.ngrams.told()?);
+        self.told = Some(self.ngrams.told(&self.model, &self.scores)?);
         Ok(())
     }
 
