@@ -10,7 +10,7 @@ use gleaner_schemas::{Failure, FailureKind, Lanes};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::{ArrowWriter, parquet_to_arrow_schema};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -47,6 +47,8 @@ const PAGE_ROWS_MAX: usize = 4096;
 /// Columns of ids, which come in no order: a Bloom filter tells where one is not, which ranges do
 /// not. It takes about ten bits for each id.
 const ID_COLUMNS: [&str; 3] = ["doc_id", "query_id", "sequence_id"];
+/// Columns of numbers that ascend by one within a file.
+const ROW_COLUMNS: [&str; 1] = ["input_row"];
 /// Share of the row groups without an id that are read for it all the same.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 /// Of zstd's levels, the one behind which time grows faster than size falls.
@@ -85,13 +87,23 @@ impl TableEncoder {
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX));
-        for id in ID_COLUMNS {
-            if schema
-                .field_with_name(id)
-                .is_ok_and(|it| it.data_type().is_string())
-            {
-                let column = ColumnPath::from(id);
-                properties = properties.set_column_bloom_filter_fpp(column, BLOOM_FALSE_POSITIVES);
+        for field in schema.fields() {
+            let column = || ColumnPath::from(field.name().as_str());
+            let is_id =
+                ID_COLUMNS.contains(&field.name().as_str()) && field.data_type().is_string();
+            let is_row =
+                ROW_COLUMNS.contains(&field.name().as_str()) && field.data_type().is_integer();
+            if is_id {
+                properties =
+                    properties.set_column_bloom_filter_fpp(column(), BLOOM_FALSE_POSITIVES);
+            }
+            if is_row {
+                properties =
+                    properties.set_column_encoding(column(), Encoding::DELTA_BINARY_PACKED);
+            }
+            // Hardly a value comes twice, so that a dictionary takes time and room and saves none.
+            if is_id || is_row || field.data_type().is_floating() {
+                properties = properties.set_column_dictionary_enabled(column(), false);
             }
         }
         let properties = properties.build();

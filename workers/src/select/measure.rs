@@ -117,11 +117,11 @@ pub(crate) fn measure(
         Ok(values)
     };
     let raw = column("raw_count")?;
-    let selected = selected.counts.to_vec();
+    let selected_counts = selected.counts.to_vec();
     let mut by_target: BTreeMap<String, Option<f64>> = BTreeMap::new();
     for (name, suffix) in facts.columns() {
         let target = column(&format!("target_count{suffix}"))?;
-        by_target.insert(name, kl_reduction(&target, &raw, &selected));
+        by_target.insert(name, kl_reduction(&target, &raw, &selected_counts));
     }
     let known: Vec<f64> = by_target.values().copied().flatten().collect();
     let mean = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
