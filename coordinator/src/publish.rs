@@ -145,9 +145,12 @@ pub async fn publish_version(
     shutdown: &Shutdown,
     version: Version,
 ) -> Result<Option<Published>, RunError> {
+    // A version that survives a loss of power names nothing that does not.
+    retrying(shutdown, || output.settle()).await?;
     match create(output, shutdown, &version).await? {
         Created::Stored => {
             copy_manifest(output, shutdown, version.number).await?;
+            retrying(shutdown, || output.settle()).await?;
             Ok(Some(Published {
                 version,
                 is_new: true,

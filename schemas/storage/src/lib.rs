@@ -14,6 +14,7 @@ mod figures;
 pub mod footer;
 mod infer;
 mod jsonl;
+mod lasting;
 pub mod layout;
 mod listed;
 pub mod listing;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fetch::{fetch, fetch_dated};
+use crate::lasting::LocalFolder;
 use crate::output_error::{CREATE, WRITE, is_refused};
 use crate::redact::redact;
 use crate::store_error::is_missing;
@@ -41,6 +42,8 @@ pub struct Output {
     uri: Arc<str>,
     store: Arc<dyn ObjectStore>,
     root: Path,
+    /// Where it is a local directory.
+    local: Option<Arc<LocalFolder>>,
 }
 
 impl Output {
@@ -55,10 +58,15 @@ impl Output {
             uri: redact(uri),
             message: gleaner_schemas::failure::error_chain(&error),
         })?;
+        let local = url::Url::parse(uri)
+            .ok()
+            .filter(|url| url.scheme() == "file");
+        let local = local.and_then(|url| url.to_file_path().ok());
         Ok(Self {
             uri: uri.into(),
             store,
             root,
+            local: local.map(|root| Arc::new(LocalFolder::new(root))),
         })
     }
 
@@ -197,23 +205,37 @@ impl Output {
     ///
     /// Of the file system.
     pub async fn remove_staged(&self, age: Duration) -> Result<u64, OutputError> {
-        let local = url::Url::parse(&self.uri)
-            .ok()
-            .and_then(|url| url.to_file_path().ok());
-        let Some(root) = local.filter(|_| self.uri.starts_with("file:")) else {
+        let Some(local) = &self.local else {
             return Ok(0);
         };
+        let root = local.root().to_owned();
         let removed = tokio::task::spawn_blocking(move || staged::remove_below(&root, age)).await;
         removed
             .map_err(std::io::Error::other)
             .and_then(|removed| removed)
-            .map_err(|error| {
-                let source = object_store::Error::Generic {
-                    store: "LocalFileSystem",
-                    source: Box::new(error),
-                };
-                self.store_error("clean up", "", source)
-            })
+            .map_err(|error| self.file_system_error("clean up", error))
+    }
+
+    /// Returns once everything that was put before survives a loss of power. A store that is not a
+    /// local directory promises that of each put.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub async fn settle(&self) -> Result<(), OutputError> {
+        let Some(local) = &self.local else {
+            return Ok(());
+        };
+        let settled = local.settle().await;
+        settled.map_err(|error| self.file_system_error("make durable what was written to", error))
+    }
+
+    fn file_system_error(&self, operation: &'static str, error: std::io::Error) -> OutputError {
+        let source = object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source: Box::new(error),
+        };
+        self.store_error(operation, "", source)
     }
 
     /// All objects below a folder; an empty text is the whole output.
@@ -313,7 +335,13 @@ impl Output {
         serde_json::from_slice(bytes).map_err(|error| OutputError::Malformed {
             uri: self.uri_of(key),
             expected,
-            message: error.to_string(),
+            message: if bytes.is_empty() {
+                "it is empty, as a loss of power leaves files of a local directory: remove it, and \
+                 run again"
+                    .to_owned()
+            } else {
+                error.to_string()
+            },
         })
     }
 

@@ -291,7 +291,7 @@ pub async fn reply(output: &Output, request: &str) -> Result<Option<StoredReply>
     Ok(Some(reply))
 }
 
-/// Stores a reply, `encoded`. Should another worker have been faster, its reply counts, for both: it
+/// Stores a reply, `encoded`, so that it survives a loss of power. Should another worker have been faster, its reply counts, for both: it
 /// is returned.
 ///
 /// # Errors
@@ -303,7 +303,9 @@ pub async fn keep_reply(
     encoded: Bytes,
 ) -> Result<Option<StoredReply>, OutputError> {
     let key = layout::reply(request);
-    match output.create(&key, encoded).await? {
+    let created = output.create(&key, encoded).await?;
+    output.settle().await?;
+    match created {
         Created::Stored => Ok(None),
         Created::Exists(bytes) => {
             let other = StoredReply::decode(bytes).ok_or_else(|| malformed(output, &key))?;
