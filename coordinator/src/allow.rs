@@ -55,9 +55,10 @@ pub fn check_phase(
         return Err(RunError::Quarantined {
             message: format!(
                 "stage {}: {rejected} of {rows_in} rows were rejected, the job allows {}; the \
-                 column `reason` of the files in the stage's folder tells why; mend the corpus, \
-                 exclude these rows (`corpus: {{where: ...}}`), or raise `allow: {{rejected_rows: \
-                 ...}}`",
+                 column `reason` of the files in the stage's folder tells why; mend the corpus or \
+                 the prompt, exclude these rows (`corpus: {{where: ...}}`), or raise `allow: \
+                 {{rejected_rows: ...}}` and run the job again: what is computed and paid for is \
+                 kept",
                 manifest.stage, allow.rejected_rows
             ),
         });

@@ -26,7 +26,7 @@ fn a_null_text_is_a_rejected_row_with_its_reason() {
         .expect(3)
         .says("stage weights: 7 of 21 rows were rejected, the job allows 1%")
         .says("the column `reason`")
-        .says("mend the corpus, exclude these rows (`corpus: {where: ...}`), or raise `allow:");
+        .says("mend the corpus or the prompt, exclude these rows (`corpus: {where: ...}`), or raise `allow:");
     let summary = workspace.summary(&["--set", "allow.rejected_rows=7"]);
     let lanes = lanes(&summary, 0);
     assert_eq!(
