@@ -4,8 +4,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// A directory whose callers share what they ask of the file system: whoever waits while it is asked
 /// is answered by the next time, together with all others that wait.
@@ -13,16 +15,27 @@ use tokio::sync::Mutex;
 pub(crate) struct LocalFolder {
     root: PathBuf,
     n_begun: AtomicU64,
-    /// Number of the last time that went well.
-    last_done: Mutex<u64>,
+    last: Mutex<Last>,
 }
+
+/// The last time that the file system was asked.
+#[derive(Debug, Default)]
+struct Last {
+    /// Number of the last one that went well.
+    done: u64,
+    ended: Option<Instant>,
+}
+
+/// Between two times: asking takes the processor for a millisecond or two, and who waits holds up
+/// nobody else.
+const PAUSE: Duration = Duration::from_millis(25);
 
 impl LocalFolder {
     pub(crate) fn new(root: PathBuf) -> Self {
         Self {
             root,
             n_begun: AtomicU64::new(0),
-            last_done: Mutex::new(0),
+            last: Mutex::default(),
         }
     }
 
@@ -41,14 +54,18 @@ impl LocalFolder {
         sync: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let n_begun_before = self.n_begun.load(Ordering::SeqCst);
-        let mut last_done = self.last_done.lock().await;
-        if *last_done > n_begun_before {
+        let mut last = self.last.lock().await;
+        if last.done > n_begun_before {
             return Ok(());
+        }
+        if let Some(ended) = last.ended {
+            tokio::time::sleep_until(ended + PAUSE).await;
         }
         let number = self.n_begun.fetch_add(1, Ordering::SeqCst) + 1;
         let synced = tokio::task::spawn_blocking(sync).await;
+        last.ended = Some(Instant::now());
         synced.map_err(io::Error::other)??;
-        *last_done = number;
+        last.done = number;
         Ok(())
     }
 }
