@@ -16,6 +16,8 @@ pub(super) struct Look {
     pub(super) news: Vec<usize>,
     /// Whether any failure was news.
     pub(super) has_failures: bool,
+    /// A failure that is news, of a task that could not reach what it reads or writes.
+    pub(super) out_of_reach: Option<Failure>,
     /// A failure for which the run ends, whatever task it happened to.
     pub(super) ends_run: Option<Failure>,
     /// Attempts of all tasks, if the whole phase was looked at.
@@ -61,11 +63,16 @@ impl Dispatcher<'_> {
             .map(|(_, failure)| failure)
             .find(|failure| failure.kind.ends_run())
             .cloned();
+        let mut out_of_reach = None;
         for (task, (n_failures, failure)) in failures {
-            ledger.failures_seen(&task, n_failures, &failure, now);
+            let is_news = ledger.failures_seen(&task, n_failures, &failure, now);
+            if is_news && failure.kind == FailureKind::Transient {
+                out_of_reach = Some(failure);
+            }
         }
         Ok(Look {
             news,
+            out_of_reach,
             ends_run,
             has_failures: n_open != ledger.counts(),
             whole: is_whole.then_some(attempts),
