@@ -241,26 +241,26 @@ impl Ledger {
 
     /// The store holds `n_failures` failure records of the task, `failure` among them. A transient
     /// failure makes the task wait again; one of memory asks for smaller tasks, and so does a
-    /// permanent one, which may concern one of several files.
+    /// permanent one, which may concern one of several files. Whether there are more than before.
     pub fn failures_seen(
         &mut self,
         task: &TaskId,
         n_failures: u32,
         failure: &Failure,
         now: Duration,
-    ) {
+    ) -> bool {
         let Some(idx) = self.number_of(task) else {
-            return;
+            return false;
         };
         let entry = &mut self.entries[idx];
         if n_failures <= entry.n_failures_seen {
-            return;
+            return false;
         }
         self.effort.n_failures += u64::from(n_failures - entry.n_failures_seen);
         entry.n_failures_seen = n_failures;
         entry.last_failure = Some(Box::new(failure.clone()));
         if !matches!(entry.state, State::Waiting(_) | State::Offered { .. }) {
-            return;
+            return true;
         }
         match failure.kind {
             FailureKind::Transient | FailureKind::Timeout
@@ -280,6 +280,7 @@ impl Ledger {
                 self.unsplit.insert(idx);
             }
         }
+        true
     }
 
     /// Tasks that smaller ones are to replace, with the failures. Each must be answered: by a new

@@ -9,6 +9,8 @@ pub mod chaos;
 pub mod cluster;
 pub mod corpus;
 pub mod golden;
+pub mod hooked_store;
+pub mod in_process;
 pub mod job;
 pub mod memory;
 pub mod plain_job;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::corpus::{Document, jsonl, write_parquet};
 use crate::program::Workspace;
+use crate::servers::fake_s3::FakeS3;
 
 /// Weights of a corpus towards a target, and the ten best documents. Lines are counted from the
 /// name on.
@@ -56,6 +57,25 @@ pub fn workspace(n_files: usize) -> Workspace {
     }
     workspace.write("target.jsonl", jsonl(&documents(6)));
     workspace.write("job.yaml", JOB);
+    workspace
+}
+
+/// [`workspace`], but the corpus is three files in a bucket.
+///
+/// # Panics
+///
+/// If a file cannot be read.
+#[must_use]
+pub fn workspace_with_corpus_in(store: &FakeS3, bucket: &str) -> Workspace {
+    const N_FILES: usize = 3;
+    let local = workspace(N_FILES);
+    for idx in 0..N_FILES {
+        let bytes = std::fs::read(part(&local, idx)).unwrap();
+        store.put(bucket, &format!("corpus/part-{idx}.parquet"), bytes);
+    }
+    let workspace = workspace(0);
+    let uri = format!("s3://{bucket}/corpus/*.parquet");
+    workspace.write("job.yaml", JOB.replace("corpus/*.parquet", &uri));
     workspace
 }
 

@@ -1,27 +1,15 @@
 //! A run that another one overtakes, at every moment at which that can happen.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use gleaner_coordinator::commands::coordinate::{Orders, coordinate};
-use gleaner_coordinator::commands::prepare::{self, JobArguments};
-use gleaner_coordinator::driver::Environment;
-use gleaner_coordinator::progress::Silent;
-use gleaner_queue::MemoryQueue;
-use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores};
-use gleaner_workers::entropy::SystemEntropy;
-use gleaner_workers::shutdown::Shutdown;
+use gleaner_tests::hooked_store::HookedStore;
+use gleaner_tests::in_process::InProcess;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 
 const JOB: &str = "\
 name: overtaken
@@ -36,112 +24,23 @@ async fn add(store: &InMemory, name: &str) {
     store.put(&path, line.into()).await.unwrap();
 }
 
-/// A store in which a file appears and another run publishes, before the nth request.
-#[derive(Debug)]
-struct Overtaking {
-    store: Arc<InMemory>,
-    n_requests: AtomicU64,
-    at: u64,
-}
-
-impl Overtaking {
-    fn request(&self) {
-        if self.n_requests.fetch_add(1, Ordering::SeqCst) != self.at {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(async {
-                add(&store, "c").await;
-                assert!(run(Arc::clone(&store) as _).await.is_some());
-            });
+/// A file appears and another run publishes, at once.
+fn overtake(store: &Arc<InMemory>) {
+    let store = Arc::clone(store);
+    tokio::task::block_in_place(|| {
+        tokio::runtime::Handle::current().block_on(async {
+            add(&store, "c").await;
+            assert!(run(Arc::clone(&store) as _).await.is_some());
         });
-    }
-}
-
-impl fmt::Display for Overtaking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("overtaking")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Overtaking {
-    async fn put_opts(
-        &self,
-        location: &Key,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
-        self.request();
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Key,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.request();
-        self.store.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Key, options: GetOptions) -> Result<GetResult> {
-        self.request();
-        self.store.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Key>>,
-    ) -> BoxStream<'static, Result<Key>> {
-        self.request();
-        self.store.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.request();
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> Result<ListResult> {
-        self.request();
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
+    });
 }
 
 /// A whole run. The number of its version, if it published one.
 async fn run(store: Arc<dyn ObjectStore>) -> Option<u64> {
     let stores = Stores::from_env().with("memory://m", store);
-    let arguments = JobArguments {
-        path: Path::new("job.yaml").to_owned(),
-        text: Some(JOB.to_owned()),
-        ..JobArguments::default()
-    };
-    let (checked, base_dir) = prepare::read_job(&arguments).unwrap();
-    let workers = prepare::expected_workers(false, None);
-    let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
-    let environment = Environment {
-        stores,
-        queue: Arc::new(MemoryQueue::new()),
-        task_ended: Arc::default(),
-        trouble: Arc::default(),
-        n_slots: 1,
-        patience: std::time::Duration::from_secs(60),
-        entropy: Arc::new(SystemEntropy),
-        progress: Arc::new(Silent),
-        shutdown: Shutdown::new(),
-    };
-    let orders = Orders {
-        base_dir: &base_dir,
-        workers,
-        accept: false,
-    };
-    let report = coordinate(&checked, &environment, &io, orders).await;
+    let report = InProcess::new(Path::new("job.yaml"), JOB, stores)
+        .run()
+        .await;
     let published = report.unwrap().published;
     published.is_new.then_some(published.version.number)
 }
@@ -153,13 +52,16 @@ async fn an_older_corpus_never_takes_the_place_of_a_newer_one() {
         add(&store, "a").await;
         assert_eq!(run(Arc::clone(&store) as _).await, Some(1));
         add(&store, "b").await;
-        let overtaking = Arc::new(Overtaking {
-            store: Arc::clone(&store),
-            n_requests: AtomicU64::new(0),
-            at,
+        let n_requests = Arc::new(AtomicU64::new(0));
+        let (counted, below) = (Arc::clone(&n_requests), Arc::clone(&store));
+        let overtaking = HookedStore::new(Arc::clone(&store), move |_| {
+            if counted.fetch_add(1, Ordering::SeqCst) == at {
+                overtake(&below);
+            }
+            Ok(())
         });
-        let _published = run(Arc::clone(&overtaking) as _).await;
-        if overtaking.n_requests.load(Ordering::SeqCst) <= at {
+        let _published = run(Arc::new(overtaking)).await;
+        if n_requests.load(Ordering::SeqCst) <= at {
             assert!(at > 20, "a run asks the store for {at} things");
             break;
         }

@@ -61,6 +61,11 @@ pub trait TaskExecutor: Debug + Send + Sync {
         None
     }
 
+    /// What is to be said of a store that tasks read and that has not answered for so long.
+    fn silent_store(&self, _span: Duration) -> Option<String> {
+        None
+    }
+
     /// Called when no more tasks are executed: ends, within `limit`, what was begun for tasks and
     /// outlives them.
     async fn finish(&self, _limit: Duration) {}
@@ -285,24 +290,32 @@ impl Workbench {
         if let Ok(result) = tokio::time::timeout_at(deadline, &mut execution).await {
             return Ok(result?);
         }
+        let time_limit = Duration::from_millis(planned.plan.task_timeout_ms);
+        let silent = self.executor.silent_store(time_limit / 2);
         cancel.cancel();
         // The thread that computes is ours: it is waited for, unless it hangs.
         let grace = time.share(GRACE);
         let returned = tokio::time::timeout(grace, &mut execution).await.is_ok();
         drop(execution);
-        let time_limit = Duration::from_millis(planned.plan.task_timeout_ms);
-        let mut message = format!(
-            "the task took longer than task_timeout ({} s); lower `task_bytes` or raise \
-             `task_timeout` in the job file",
-            time_limit.as_secs()
-        );
+        let seconds = time_limit.as_secs();
+        let (kind, mut message) = match silent {
+            // Nothing is wrong with the task.
+            Some(silent) => (
+                FailureKind::Transient,
+                format!("the task took longer than task_timeout ({seconds} s): {silent}"),
+            ),
+            None => (
+                FailureKind::Timeout,
+                format!(
+                    "the task took longer than task_timeout ({seconds} s); lower `task_bytes` or \
+                     raise `task_timeout` in the job file"
+                ),
+            ),
+        };
         if !returned {
             message.push_str(&self.hung(&planned.task.id, grace));
         }
-        Err(Failed::TimedOut(Failure::new(
-            FailureKind::Timeout,
-            message,
-        )))
+        Err(Failed::TimedOut(Failure::new(kind, message)))
     }
 
     /// Says that a thread was left behind, and how many are.

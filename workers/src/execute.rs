@@ -104,6 +104,10 @@ impl TaskExecutor for StageExecutor {
         known_kind(plan).err()
     }
 
+    fn silent_store(&self, span: Duration) -> Option<String> {
+        self.shared.io.stores.silent_for(span)
+    }
+
     fn n_hung(&self) -> usize {
         self.hung.count()
     }

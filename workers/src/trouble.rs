@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn what_may_pass_is_no_trouble() {
+        let trouble = Trouble::default();
+        for kind in [FailureKind::Transient, FailureKind::Timeout] {
+            for _ in 0..2 * TASKS_IN_ROW {
+                let unsettled = Unsettled::from(Failure::new(kind, "too late"));
+                trouble.unsettled("s3://a", &unsettled);
+            }
+        }
+        assert!(!persists(&trouble));
+        assert_eq!(trouble.get("s3://a"), None);
+    }
+
+    #[test]
     fn outputs_without_bound_are_not_remembered() {
         let trouble = Trouble::default();
         for number in 0..3 * OUTPUTS_MAX {

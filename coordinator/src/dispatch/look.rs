@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gleaner_schemas::{Failure, FailureKind, PhasePlan, Task, TaskId};
-use gleaner_storage::{Attempts, OutputError, layout};
+use gleaner_schemas::{Failure, FailureKind, PhasePlan, RunId, Task, TaskId};
+use gleaner_storage::{Attempts, Output, OutputError, layout};
 
 use super::Dispatcher;
 use super::watch::Watch;
@@ -16,6 +16,8 @@ pub(super) struct Look {
     pub(super) news: Vec<usize>,
     /// Whether any failure was news.
     pub(super) has_failures: bool,
+    /// A failure that is news, of a task that could not reach what it reads or writes.
+    pub(super) out_of_reach: Option<Failure>,
     /// A failure for which the run ends, whatever task it happened to.
     pub(super) ends_run: Option<Failure>,
     /// Attempts of all tasks, if the whole phase was looked at.
@@ -47,7 +49,7 @@ impl Dispatcher<'_> {
                 .attempts_in(folders.into_iter().collect())
                 .await?
         };
-        let failures = self.failures(ledger).await?;
+        let failures = failures(self.output, self.run, ledger).await?;
         // From here on nothing can fail: a ledger that knew of more than the listing that is
         // returned would end the phase without these tasks.
         let now = self.started.elapsed();
@@ -61,44 +63,20 @@ impl Dispatcher<'_> {
             .map(|(_, failure)| failure)
             .find(|failure| failure.kind.ends_run())
             .cloned();
+        let mut out_of_reach = None;
         for (task, (n_failures, failure)) in failures {
-            ledger.failures_seen(&task, n_failures, &failure, now);
+            let is_news = ledger.failures_seen(&task, n_failures, &failure, now);
+            if is_news && failure.kind == FailureKind::Transient {
+                out_of_reach = Some(failure);
+            }
         }
         Ok(Look {
             news,
+            out_of_reach,
             ends_run,
             has_failures: n_open != ledger.counts(),
             whole: is_whole.then_some(attempts),
         })
-    }
-
-    /// The failure records of this run: how many each task has, and one of them; a failure that
-    /// trying again cannot help outweighs others.
-    async fn failures(
-        &self,
-        ledger: &Ledger,
-    ) -> Result<BTreeMap<TaskId, (u32, Failure)>, OutputError> {
-        let mut failures: BTreeMap<TaskId, (u32, Failure)> = BTreeMap::new();
-        for object in self.output.list(&layout::failures(self.run)).await? {
-            let Some(task) = layout::parse_failure(&object.path) else {
-                continue;
-            };
-            if !ledger.is_open(&task) {
-                continue;
-            }
-            let record: Option<Failure> = self.output.get_json(&object.path, "failure").await?;
-            let Some(failure) = record else { continue };
-            failures
-                .entry(task)
-                .and_modify(|(n_failures, kept)| {
-                    *n_failures += 1;
-                    if !failure.kind.may_pass() {
-                        *kept = failure.clone();
-                    }
-                })
-                .or_insert_with(|| (1, failure.clone()));
-        }
-        Ok(failures)
     }
 
     /// Records the failures of tasks that the queue has given up, so that they are seen by the
@@ -147,4 +125,34 @@ impl Dispatcher<'_> {
         let key = layout::failure(self.run, task, nonce);
         self.output.put_json(&key, "failure", failure).await
     }
+}
+
+/// The failure records of a run: how many each open task has, and one of them. One that trying again
+/// cannot help outweighs others, and one that is no fault of the task one that took too long.
+pub(super) async fn failures(
+    output: &Output,
+    run: &RunId,
+    ledger: &Ledger,
+) -> Result<BTreeMap<TaskId, (u32, Failure)>, OutputError> {
+    let mut failures: BTreeMap<TaskId, (u32, Failure)> = BTreeMap::new();
+    for object in output.list(&layout::failures(run)).await? {
+        let Some(task) = layout::parse_failure(&object.path) else {
+            continue;
+        };
+        if !ledger.is_open(&task) {
+            continue;
+        }
+        let record: Option<Failure> = output.get_json(&object.path, "failure").await?;
+        let Some(failure) = record else { continue };
+        failures
+            .entry(task)
+            .and_modify(|(n_failures, kept)| {
+                *n_failures += 1;
+                if !failure.kind.may_pass() || kept.kind == FailureKind::Timeout {
+                    *kept = failure.clone();
+                }
+            })
+            .or_insert_with(|| (1, failure.clone()));
+    }
+    Ok(failures)
 }

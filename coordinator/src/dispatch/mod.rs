@@ -301,6 +301,11 @@ impl Dispatcher<'_> {
         if !look.news.is_empty() || look.has_failures {
             turns.watch.progressed(Instant::now());
         }
+        if !look.news.is_empty() {
+            turns.watch.done(Instant::now());
+        } else if let Some(failure) = &look.out_of_reach {
+            turns.watch.out_of_reach(failure, Instant::now());
+        }
         if !is_first {
             self.advance(tasks, &look.news);
         }
@@ -442,3 +447,6 @@ struct Turns {
     /// When the queue was asked last, and what it said.
     asked_at: Option<(Instant, gleaner_queue::QueueState)>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,13 +36,20 @@ pub(super) struct Watch {
     /// What of that the user was told.
     noted_refusal: Option<String>,
     outcome_at: Instant,
-    /// How long no task may have an outcome while workers refuse some.
+    done_at: Instant,
+    /// What tasks could not reach, and when that was last heard of, since one was last done.
+    out_of_reach: Option<(Failure, Instant)>,
+    /// Whether the user was told of that.
+    is_reach_noted: bool,
+    /// How long no task may have an outcome while workers refuse some, and how long none may be done
+    /// while what they read cannot be reached.
     outcome_within: Duration,
 }
 
 impl Watch {
     /// Everything is fine at `now`; each may be missing for `patience`, and outcomes, while
-    /// workers that have `resource` refuse tasks, for `outcome_within`.
+    /// workers that have `resource` refuse tasks or cannot reach what these read, for
+    /// `outcome_within`.
     pub(super) fn new(
         resource: Resource,
         patience: Duration,
@@ -60,6 +67,9 @@ impl Watch {
             refusal: None,
             noted_refusal: None,
             outcome_at: now,
+            done_at: now,
+            out_of_reach: None,
+            is_reach_noted: false,
             outcome_within,
         }
     }
@@ -74,6 +84,18 @@ impl Watch {
         self.outcome_at = now;
         self.refusal = None;
         self.workers_seen(now);
+    }
+
+    /// Some task is done.
+    pub(super) fn done(&mut self, now: Instant) {
+        self.done_at = now;
+        self.out_of_reach = None;
+        self.is_reach_noted = false;
+    }
+
+    /// A task has failed, since what it reads or writes could not be reached. It is tried again.
+    pub(super) fn out_of_reach(&mut self, failure: &Failure, now: Instant) {
+        self.out_of_reach = Some((failure.clone(), now));
     }
 
     fn workers_seen(&mut self, now: Instant) {
@@ -124,6 +146,15 @@ impl Watch {
                 "a worker leaves the tasks of this run to other workers: {refusal}"
             ));
         }
+        if let Some((failure, at)) = &self.out_of_reach
+            && *at - self.done_at >= NOTE_AFTER
+            && !self.is_reach_noted
+        {
+            self.is_reach_noted = true;
+            return Some(format!(
+                "tasks cannot reach what they read or write, and are tried again: {failure}"
+            ));
+        }
         let (missing, span) = self.longest_missing(now);
         if missing != Missing::Workers || span < NOTE_AFTER || self.is_noted {
             return None;
@@ -145,6 +176,7 @@ impl Watch {
     pub(super) fn check(&self, n_open: usize, now: Instant) -> Result<(), RunError> {
         let (missing, span) = self.longest_missing(now);
         if span <= self.patience {
+            self.check_reach(n_open)?;
             return self.check_refusals(n_open, now);
         }
         let span = crate::progress::duration(span);
@@ -165,6 +197,20 @@ impl Watch {
                 self.resource.as_str()
             ),
         }))
+    }
+
+    /// Where no task can reach what it reads, it would take all of them to fail as often as each may.
+    fn check_reach(&self, n_open: usize) -> Result<(), RunError> {
+        match &self.out_of_reach {
+            Some((failure, at)) if *at - self.done_at > self.outcome_within => {
+                Err(RunError::Unreachable(format!(
+                    "no task has been done for {} and {n_open} are open, since what they read or write \
+                     cannot be reached: {failure}\nrun the job again to go on when it can",
+                    crate::progress::duration(*at - self.done_at)
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Workers that are connected, but that cannot do any task, are as good as none.
@@ -265,6 +311,51 @@ mod tests {
             "{message}"
         );
         assert!(message.ends_with("access denied"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_for_too_long_is_not_tried_with_every_task() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
+        let refused = Failure::new(
+            gleaner_schemas::FailureKind::Transient,
+            "s3://bucket: connection refused",
+        );
+        let mut n_notes = 0;
+        let mut fail = |watch: &mut Watch, second| {
+            watch.store_answered(at(second));
+            watch.queue_answered(state(1), 0, at(second));
+            watch.progressed(at(second));
+            watch.out_of_reach(&refused, at(second));
+            n_notes += usize::from(watch.note(at(second)).is_some());
+            check(watch, at(second))
+        };
+        for second in (10..=200).step_by(10) {
+            assert_eq!(fail(&mut watch, second), "");
+        }
+        watch.done(at(205));
+        for second in (210..=405).step_by(15) {
+            assert_eq!(fail(&mut watch, second), "");
+        }
+        let message = fail(&mut watch, 406);
+        assert!(
+            message.starts_with("no task has been done for"),
+            "{message}"
+        );
+        assert!(
+            message.contains("s3://bucket: connection refused"),
+            "{message}"
+        );
+        assert!(message.contains("run the job again"), "{message}");
+        // Once each time.
+        assert_eq!(n_notes, 2);
+        // A failure of long ago says nothing of now.
+        let mut watch = Watch::new(Resource::Cpu, PATIENCE, OUTCOME_WITHIN, start);
+        watch.out_of_reach(&refused, at(100));
+        watch.store_answered(at(900));
+        watch.queue_answered(state(1), 0, at(900));
+        assert_eq!(check(&watch, at(900)), "");
     }
 
     #[tokio::test]

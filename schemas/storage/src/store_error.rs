@@ -74,6 +74,14 @@ impl StoreError {
         Self { problem, detail }
     }
 
+    /// What it means that a request got no answer.
+    pub(crate) fn of_transport(error: &HttpError) -> Self {
+        Self {
+            problem: problem_of_transport(error, &error_chain(error)),
+            detail: last_cause(error),
+        }
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn problem(&self) -> &StoreProblem {

@@ -4,6 +4,7 @@
 pub mod azurite;
 pub mod ceph;
 pub mod fake_s3;
+pub mod leaderless_queue;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod tls;

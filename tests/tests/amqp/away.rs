@@ -139,6 +139,37 @@ async fn a_broker_that_goes_and_comes_back() {
     }
 }
 
+/// The broker does not answer to acknowledgements: one that is on its way when the connection breaks is
+/// lost, and nobody can know. The task comes once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_is_lost_with_its_connection_brings_the_task_once_more() {
+    let Some(broker) = RabbitMq::shared() else {
+        return;
+    };
+    let proxy = Proxy::start(([127, 0, 0, 1], broker.port()).into());
+    let url = broker.new_vhost_url();
+    let port = proxy.address().port().to_string();
+    let worker = connect(url.replace(&broker.port().to_string(), &port), 1).await;
+    let coordinator = connect(url, 0).await;
+    coordinator.publish(&[message(0)]).await.unwrap();
+    let delivery = receive(&worker).await;
+    assert_eq!(worker.n_losses(), 0);
+    proxy.set(Mode::BlackHole);
+    delivery.ack().await.unwrap();
+    proxy.set(Mode::Reset);
+    let deadline = Instant::now() + SOON;
+    while worker.n_losses() == 0 {
+        assert!(Instant::now() < deadline, "the connection does not break");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.set(Mode::Pass);
+    let again = receive(&worker).await;
+    assert_eq!(again.task, message(0));
+    again.ack().await.unwrap();
+    assert_silent(&worker).await;
+    eventually(&coordinator, Route::default(), |state| state.n_waiting == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_does_not_answer_hangs_nobody() {
     let Some(broker) = RabbitMq::start() else {
@@ -197,6 +228,31 @@ async fn a_broker_that_does_not_answer_hangs_nobody() {
     }
 }
 
+/// Where a queue does not answer, the broker is asked about it; it may not answer that either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_broker_is_not_asked_for_long_whether_a_queue_is_lost() {
+    let Some(broker) = RabbitMq::shared() else {
+        return;
+    };
+    let proxy = Proxy::start(([127, 0, 0, 1], broker.port()).into());
+    let port = proxy.address().port().to_string();
+    let url = broker.new_vhost_url();
+    // Only the missing answers tell that nobody is there.
+    let without_heartbeat = AmqpOptions {
+        confirm_timeout: Duration::from_secs(1),
+        heartbeat: 10 * SOON,
+        ..options(url.replace(&broker.port().to_string(), &port), 0)
+    };
+    let queue = AmqpQueue::connect(without_heartbeat).await.unwrap();
+    publish(&queue, &[message(0)]).await;
+    proxy.set(Mode::BlackHole);
+    let published = tokio::time::timeout(SOON, queue.publish(&[message(1)])).await;
+    assert!(
+        matches!(published, Ok(Err(QueueError::Unreachable(_)))),
+        "{published:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_kept_for_too_long_comes_again() {
     let settings = Settings {
@@ -217,6 +273,8 @@ async fn a_delivery_that_is_kept_for_too_long_comes_again() {
         "{acked:?}"
     );
     again.ack().await.unwrap();
+    // Only its channel was at fault: what other slots have in hand is theirs still.
+    assert_eq!(queue.n_losses(), 0);
     // Both slots are there again.
     eventually(&queue, Route::default(), |state| state.n_slots == Some(2)).await;
     queue.publish(&[message(1), message(2)]).await.unwrap();
@@ -226,11 +284,61 @@ async fn a_delivery_that_is_kept_for_too_long_comes_again() {
     assert_silent(&queue).await;
 }
 
-/// A broker that is killed right after queues were declared may come back with some that have no
-/// leader. All that wait for such a queue find out at the same time, and only one may mend it: else
+/// All that wait for a queue without a leader find out at the same time, and only one may mend it: else
 /// the broker could not declare it any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_without_a_leader_are_mended_by_one_of_many() {
+async fn a_queue_without_a_leader_is_mended_by_one_of_many() {
+    const N_WORKERS: usize = 3;
+    let Some(broker) = RabbitMq::shared() else {
+        return;
+    };
+    let target = ([127, 0, 0, 1], broker.port()).into();
+    let queue = Arc::new(LeaderlessQueue::start(target, "gleaner.cpu.normal"));
+    let url = broker.new_vhost_url();
+    let port = queue.address().port().to_string();
+    let through = url.replace(&broker.port().to_string(), &port);
+    // Those who found it lost, from the beginning to the end, while another one was mending it.
+    let gave_up: Arc<Mutex<HashSet<usize>>> = Arc::default();
+    let mut connecting = tokio::task::JoinSet::new();
+    for worker in 0..N_WORKERS {
+        let (options, queue) = (options(through.clone(), 1), Arc::clone(&queue));
+        let gave_up = Arc::clone(&gave_up);
+        connecting.spawn(async move {
+            loop {
+                let began = Instant::now();
+                match AmqpQueue::connect(options.clone()).await {
+                    Ok(connected) => return connected,
+                    Err(QueueError::Unreachable(_)) => {
+                        if queue.first_deletion_at().is_some_and(|at| at < began) {
+                            gave_up.lock().unwrap().insert(worker);
+                        }
+                    }
+                    Err(error) => panic!("cannot connect: {error}"),
+                }
+            }
+        });
+    }
+    let deadline = Instant::now() + 2 * SOON;
+    while gave_up.lock().unwrap().len() < N_WORKERS - 1 {
+        assert!(queue.n_deletions() <= 1, "several mend the queue");
+        assert!(Instant::now() < deadline, "nobody leaves it to another");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    queue.release();
+    let workers = connecting.join_all().await;
+    assert_eq!(queue.n_deletions(), 1);
+    let coordinator = connect(url, 0).await;
+    eventually(&coordinator, Route::default(), |state| {
+        state.n_slots == Some(N_WORKERS as u64)
+    })
+    .await;
+    drop(workers);
+}
+
+/// A broker that is killed right after queues were declared may come back with some that have no
+/// leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_a_kill_left_without_a_leader_are_mended() {
     const N_WORKERS: usize = 4;
     let Some(mut broker) = RabbitMq::start() else {
         return;

@@ -9,12 +9,15 @@ use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gleaner_queue::conformance::{check_all, message};
+use gleaner_queue::conformance::{check_all_with_losses, message};
 use gleaner_queue::{AmqpOptions, AmqpQueue, Delivery, QueueError, QueueState, TaskQueue};
 use gleaner_schemas::job::Priority;
 use gleaner_schemas::{Resource, Route, RunId, TaskMessage};
+use gleaner_tests::servers::leaderless_queue::LeaderlessQueue;
+use gleaner_tests::servers::proxy::{Mode, Proxy};
 use gleaner_tests::servers::rabbitmq::{RabbitMq, Settings};
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -107,7 +110,8 @@ async fn conforms() {
     let Some(broker) = RabbitMq::shared() else {
         return;
     };
-    check_all(|| connect(broker.new_vhost_url(), 2)).await;
+    let fresh = || connect(broker.new_vhost_url(), 2);
+    check_all_with_losses(fresh, AmqpQueue::n_losses).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

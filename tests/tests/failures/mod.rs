@@ -5,8 +5,10 @@
 mod beside;
 mod broker;
 mod data;
+mod input_store;
 mod jobs;
 mod memory;
+mod other_workers;
 mod refused;
 mod store;
 

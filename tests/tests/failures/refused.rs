@@ -4,7 +4,6 @@
 use gleaner_tests::cluster::{Cluster, Surroundings};
 use gleaner_tests::job::{Job, LONG, SOON, n_attempts_in};
 use gleaner_tests::plain_job;
-use gleaner_tests::program::Workspace;
 use gleaner_tests::servers::fake_s3::{FakeS3, Faults};
 
 use super::shared;
@@ -84,25 +83,11 @@ fn where_no_worker_may_write_the_run_ends_soon_to_be_resumed_and_says_why() {
     job.check(&cluster, "s3://bucket/out");
 }
 
-/// The plain job over a corpus in the store.
-fn workspace_with_corpus_in(store: &FakeS3) -> Workspace {
-    const N_FILES: usize = 3;
-    let local = plain_job::workspace(N_FILES);
-    for idx in 0..N_FILES {
-        let bytes = std::fs::read(plain_job::part(&local, idx)).unwrap();
-        store.put("bucket", &format!("corpus/part-{idx}.parquet"), bytes);
-    }
-    let workspace = plain_job::workspace(0);
-    let job = plain_job::JOB.replace("corpus/*.parquet", "s3://bucket/corpus/*.parquet");
-    workspace.write("job.yaml", job);
-    workspace
-}
-
 #[test]
 fn a_worker_that_may_not_read_the_corpus_leaves_its_tasks_to_others_and_says_so() {
     let Some(broker) = shared() else { return };
     let store = FakeS3::start(&["bucket"]);
-    let workspace = workspace_with_corpus_in(&store);
+    let workspace = plain_job::workspace_with_corpus_in(&store, "bucket");
     store.set(Faults {
         deny_gets_of: Some((READER, "corpus/")),
         ..Faults::default()
@@ -131,7 +116,7 @@ fn a_worker_that_may_not_read_the_corpus_leaves_its_tasks_to_others_and_says_so(
 fn what_the_coordinator_may_not_read_either_is_given_up_with_the_cause() {
     let Some(broker) = shared() else { return };
     let store = FakeS3::start(&["bucket"]);
-    let workspace = workspace_with_corpus_in(&store);
+    let workspace = plain_job::workspace_with_corpus_in(&store, "bucket");
     let surroundings = Surroundings {
         queue: broker.new_vhost_url(),
         variables: store.variables(),

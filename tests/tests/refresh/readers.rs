@@ -5,17 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
-use gleaner_coordinator::commands::coordinate::{Orders, coordinate};
-use gleaner_coordinator::commands::prepare::{self, JobArguments};
-use gleaner_coordinator::driver::Environment;
-use gleaner_coordinator::progress::Silent;
 use gleaner_coordinator::sql::Session;
-use gleaner_queue::MemoryQueue;
 use gleaner_schemas::Version;
-use gleaner_storage::table::BlockingIo;
 use gleaner_storage::{Output, Stores, layout};
-use gleaner_workers::entropy::SystemEntropy;
-use gleaner_workers::shutdown::Shutdown;
+use gleaner_tests::in_process::InProcess;
 use tempfile::TempDir;
 
 use super::*;
@@ -38,30 +31,8 @@ async fn publish(folder: &TempDir, stores: &Stores, n: u64) -> bool {
     let corpus = folder.path().join("new.jsonl");
     fs::write(&corpus, format!("{{\"id\": \"{n}\", \"text\": \"{n}\"}}\n")).unwrap();
     fs::rename(corpus, folder.path().join("corpus.jsonl")).unwrap();
-    let arguments = JobArguments {
-        path: folder.path().join("job.yaml"),
-        text: Some(JOB.to_owned()),
-        ..JobArguments::default()
-    };
-    let (checked, base_dir) = prepare::read_job(&arguments).unwrap();
-    let environment = Environment {
-        stores: stores.clone(),
-        queue: Arc::new(MemoryQueue::new()),
-        task_ended: Arc::default(),
-        trouble: Arc::default(),
-        n_slots: 1,
-        patience: std::time::Duration::from_secs(60),
-        entropy: Arc::new(SystemEntropy),
-        progress: Arc::new(Silent),
-        shutdown: Shutdown::new(),
-    };
-    let io = BlockingIo::new(stores.clone(), tokio::runtime::Handle::current());
-    let orders = Orders {
-        base_dir: &base_dir,
-        workers: prepare::expected_workers(false, Some(1)),
-        accept: false,
-    };
-    let ended = coordinate(&checked, &environment, &io, orders).await;
+    let job = InProcess::new(&folder.path().join("job.yaml"), JOB, stores.clone());
+    let ended = job.run().await;
     ended.unwrap().published.is_new
 }
 

@@ -14,7 +14,7 @@ use gleaner_schemas::FailureKind;
 use gleaner_storage::{Created, Output, OutputError, Stores, layout};
 use gleaner_tests::program::{Ended, Workspace, command_in, ended, files, program};
 use gleaner_tests::servers::ceph::Ceph;
-use gleaner_tests::servers::fake_s3::{FakeS3, Faults, variables};
+use gleaner_tests::servers::fake_s3::{FakeS3, Faults, hasty, variables};
 use gleaner_tests::servers::proxy::{Mode, Proxy};
 use gleaner_tests::servers::tls::TlsServer;
 use gleaner_tests::small;
@@ -34,13 +34,6 @@ fn gleaner(workspace: &Workspace, variables: &Variables, arguments: &[&str]) -> 
     }
     let variables = variables.iter().map(|(name, value)| (name, value));
     ended(command.args(arguments).envs(variables))
-}
-
-/// So that a store that is gone is given up soon.
-fn hasty(mut variables: Variables) -> Variables {
-    variables.push(("GLEANER_STORE_RETRY_SECONDS".to_owned(), "1".to_owned()));
-    variables.push(("GLEANER_STORE_TIMEOUT_SECONDS".to_owned(), "2".to_owned()));
-    variables
 }
 
 /// Hashes of the objects of all tables, by table and task: what is random in a name is left out.

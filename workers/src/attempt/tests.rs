@@ -18,6 +18,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(900);
 struct Endless {
     looks_at_cancel: bool,
     n_executions: AtomicU32,
+    /// The store that it reads has not answered for so long.
+    silence: Duration,
 }
 
 #[async_trait]
@@ -33,6 +35,10 @@ impl TaskExecutor for Endless {
         }
         cancel.cancelled().await;
         Err(Failure::new(FailureKind::Transient, "cancelled"))
+    }
+
+    fn silent_store(&self, span: Duration) -> Option<String> {
+        (self.silence >= span).then(|| "s3://bucket has not answered".to_owned())
     }
 
     fn n_hung(&self) -> usize {
@@ -120,10 +126,18 @@ async fn bench_over(
 }
 
 async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
-    let executor = Arc::new(Endless {
+    let endless = Endless {
         looks_at_cancel,
+        silence: TIME_LIMIT / 3,
         ..Endless::default()
-    });
+    };
+    let (failure, elapsed) = time_out_with(endless).await;
+    assert_eq!(failure.kind, FailureKind::Timeout);
+    (failure, elapsed)
+}
+
+async fn time_out_with(endless: Endless) -> (Failure, Duration) {
+    let executor = Arc::new(endless);
     let (bench, message, output) = bench(Arc::clone(&executor) as _).await;
     let started = Instant::now();
     let end = bench
@@ -140,7 +154,6 @@ async fn time_out(looks_at_cancel: bool) -> (Failure, Duration) {
     let stored: Option<Failure> = output.get_json(&records[0].path, "record").await.unwrap();
     let failure = stored.unwrap();
     assert_eq!(end, Ok(TaskEnd::Recorded(failure.clone())));
-    assert_eq!(failure.kind, FailureKind::Timeout);
     assert!(
         failure.message.contains("longer than task_timeout (900 s)"),
         "{failure}"
@@ -153,6 +166,22 @@ async fn a_task_that_takes_too_long_is_recorded_and_not_tried_again_here() {
     let (failure, elapsed) = time_out(true).await;
     assert!(elapsed < TIME_LIMIT + Duration::from_secs(1), "{elapsed:?}");
     assert!(!failure.message.contains("thread"), "{failure}");
+}
+
+/// It is no fault of the task, which would be given up for it in the end.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_waited_for_a_silent_store_has_not_taken_too_long() {
+    let endless = Endless {
+        looks_at_cancel: true,
+        silence: TIME_LIMIT / 2,
+        ..Endless::default()
+    };
+    let (failure, _) = time_out_with(endless).await;
+    assert_eq!(failure.kind, FailureKind::Transient);
+    assert!(
+        failure.message.ends_with("s3://bucket has not answered"),
+        "{failure}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,7 +123,8 @@ async fn a_task_in_hand_is_worked_on_once_and_both_deliveries_are_acknowledged()
 #[tokio::test(start_paused = true)]
 async fn another_run_of_a_task_that_failed_gets_a_record_of_its_own() {
     let options = WorkerOptions::default();
-    let scene = Scene::failing(2, SECOND, options, Some(FailureKind::Permanent)).await;
+    // All three are in hand at a time: one is worked on, and two wait for its end.
+    let scene = Scene::failing(3, SECOND, options, Some(FailureKind::Permanent)).await;
     let mut other = scene.message(0);
     other.run = RunId::new(2);
     let messages = [scene.message(0), scene.message(0), other.clone()];
@@ -202,6 +203,27 @@ async fn what_does_not_finish_within_the_grace_is_passed_on() {
     assert_eq!(scene.ends.counts(), [0, 2, 0]);
     assert_eq!(scene.queue.depth(), (2, 0));
     assert_eq!(scene.attempts().await[..2], [0, 0]);
+}
+
+/// The queue may be what is gone, and the worker is asked to end.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_answer_holds_no_worker_that_is_told_to_stop() {
+    let options = WorkerOptions {
+        grace: Some(SECOND),
+        ..WorkerOptions::default()
+    };
+    let scene = Scene::new(1, 100 * SECOND, options).await;
+    scene.publish(&[scene.message(0)]).await;
+    scene.ends.hangs.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let end = scene
+        .run(async {
+            tokio::time::sleep(SECOND).await;
+            scene.shutdown.drain();
+        })
+        .await;
+    assert!(started.elapsed() < 10 * SECOND, "{:?}", started.elapsed());
+    assert_eq!(end.n_given_back, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lapin::options::ConfirmSelectOptions;
@@ -108,6 +108,7 @@ pub(super) struct Link {
     /// What it is for; the broker shows it.
     purpose: &'static str,
     state: Mutex<State>,
+    n_lost: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -119,6 +120,8 @@ struct State {
     n_failures: u32,
     last_failure: Option<(Instant, QueueError)>,
     is_closed: bool,
+    /// Connections that were open and were given up.
+    n_lost: Arc<AtomicU64>,
 }
 
 /// A connection that is open, as far as known.
@@ -139,11 +142,18 @@ impl Drop for Open {
 
 impl Link {
     pub(super) fn new(broker: Arc<Broker>, purpose: &'static str) -> Self {
+        let state = State::default();
         Self {
             broker,
             purpose,
-            state: Mutex::default(),
+            n_lost: Arc::clone(&state.n_lost),
+            state: Mutex::new(state),
         }
+    }
+
+    /// Connections that were open and were given up. What was on its way to the broker may be lost.
+    pub(super) fn n_lost(&self) -> u64 {
+        self.n_lost.load(Ordering::SeqCst)
     }
 
     /// The connection, for the caller alone until it drops it.
@@ -167,7 +177,7 @@ impl Link {
         {
             return Err(error.clone());
         }
-        if state.open.take().is_some() {
+        if state.lose() {
             state.n_failures = state.n_failures.saturating_add(1);
         }
         tokio::time::sleep(backoff(state.n_failures)).await;
@@ -198,7 +208,7 @@ impl Link {
             .as_ref()
             .is_some_and(|open| open.number == number)
         {
-            state.open = None;
+            state.lose();
             state.n_failures = state.n_failures.saturating_add(1);
         }
     }
@@ -270,8 +280,17 @@ impl Link {
 }
 
 impl State {
+    /// Gives the connection up, if there is one. Whether there was.
+    fn lose(&mut self) -> bool {
+        let was_open = self.open.take().is_some();
+        if was_open {
+            self.n_lost.fetch_add(1, Ordering::SeqCst);
+        }
+        was_open
+    }
+
     fn fail(&mut self, error: QueueError) {
-        self.open = None;
+        self.lose();
         self.n_failures = self.n_failures.saturating_add(1);
         self.last_failure = Some((Instant::now(), error));
     }
@@ -337,7 +356,7 @@ impl Deref for Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.in_doubt {
-            self.state.open = None;
+            self.state.lose();
             // Others may hold the connection.
             self.open.plug.pull();
         }

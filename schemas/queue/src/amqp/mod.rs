@@ -123,6 +123,13 @@ impl AmqpQueue {
         self.consuming.inbox.is_well()
     }
 
+    /// How often the connection on which tasks come was lost. What was acknowledged just before may
+    /// come once more: the broker does not answer to acknowledgements.
+    #[must_use]
+    pub fn n_losses(&self) -> u64 {
+        self.consuming.link.n_lost()
+    }
+
     /// Takes no more tasks, leaves those that nobody has begun to others, and ends the
     /// connections. Settle all deliveries before: afterwards it is too late, and they come again.
     pub async fn close(&self) {

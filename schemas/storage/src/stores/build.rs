@@ -13,6 +13,7 @@ use url::Url;
 
 use super::connector::Connector;
 use super::settings::{S3_CERTIFICATES_VARIABLE, Settings};
+use super::silence::Silence;
 use crate::redact::redact;
 
 /// Variables with the endpoint of a store, the most special one first.
@@ -25,11 +26,13 @@ pub(super) fn build(
     url: &Url,
     store: &str,
     settings: &Settings,
+    silence: &Arc<Silence>,
 ) -> Result<Arc<dyn ObjectStore>, String> {
     if url.scheme() == "file" {
         return Ok(Arc::new(LocalFileSystem::new()));
     }
-    let connector = Connector::new(store.to_owned(), settings.timeouts()?);
+    let silence = Arc::clone(silence);
+    let connector = Connector::new(store.to_owned(), settings.timeouts()?, silence);
     match url.scheme() {
         "s3" | "s3a" => s3(url, connector, settings),
         "gs" => google(url, connector, settings),

@@ -17,7 +17,8 @@ use super::answer::{REFUSAL_BYTES_MAX, Refusal};
 use super::body::WatchedBody;
 use super::limit::{Gate, Outcome};
 use super::settings::Timeouts;
-use crate::store_error::{METADATA_ABSENT, is_untrusted};
+use super::silence::Silence;
+use crate::store_error::{METADATA_ABSENT, StoreError, is_untrusted};
 
 /// Bytes of a listing or of the outcome of deletions: a thousand keys of a kilobyte, and more.
 const LISTING_BYTES_MAX: usize = 64 << 20;
@@ -36,14 +37,16 @@ const BAD_REQUEST: u16 = 400;
 pub(super) struct Connector {
     gate: Arc<Gate>,
     timeouts: Timeouts,
+    silence: Arc<Silence>,
 }
 
 impl Connector {
     /// The connector of the store that metrics show as `store`.
-    pub(super) fn new(store: String, timeouts: Timeouts) -> Self {
+    pub(super) fn new(store: String, timeouts: Timeouts, silence: Arc<Silence>) -> Self {
         Self {
             gate: Gate::new(store),
             timeouts,
+            silence,
         }
     }
 }
@@ -55,6 +58,7 @@ impl HttpConnector for Connector {
             client,
             gate: Arc::clone(&self.gate),
             timeouts: self.timeouts,
+            silence: Arc::clone(&self.silence),
             has_metadata: AtomicBool::new(false),
         }))
     }
@@ -83,6 +87,7 @@ struct Service {
     client: HttpClient,
     gate: Arc<Gate>,
     timeouts: Timeouts,
+    silence: Arc<Silence>,
     /// Whether a server of metadata has answered: there is one, and its silence will pass.
     has_metadata: AtomicBool,
 }
@@ -93,6 +98,7 @@ impl HttpService for Service {
         let facts = RequestFacts::of(&request);
         let permit = self.gate.enter().await;
         let started = Instant::now();
+        let asked = self.silence.ask();
         let timeout = self.timeouts.answer(facts.bytes);
         let answered = match tokio::time::timeout(timeout, self.client.execute(request)).await {
             Ok(answered) => answered,
@@ -118,6 +124,11 @@ impl HttpService for Service {
                     // Bodies are not waited for: one that nobody reads must not keep others out.
                     permit.end(Outcome::Served);
                 }
+                if is_throttling(status) || status >= 500 {
+                    asked.failed(format!("it answered {status}"));
+                } else {
+                    asked.answered();
+                }
                 if facts.is_metadata {
                     self.has_metadata.store(true, Ordering::Relaxed);
                 }
@@ -125,6 +136,7 @@ impl HttpService for Service {
             }
             Err(error) => {
                 count(format!("{:?}", error.kind()).to_lowercase());
+                asked.failed(StoreError::of_transport(&error).to_string());
                 Err(facts.explained(error, self.has_metadata.load(Ordering::Relaxed)))
             }
         }

@@ -9,11 +9,13 @@ mod build;
 mod connector;
 mod limit;
 mod settings;
+mod silence;
 mod uri;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -22,6 +24,7 @@ use url::Url;
 pub(crate) use answer::Refusal;
 pub use connector::n_throttled;
 use settings::Settings;
+use silence::Silence;
 pub use uri::absolute_uri;
 pub(crate) use uri::{absolute_path, encoded, file_uri, is_uri, object_uri};
 
@@ -32,6 +35,7 @@ use crate::redact;
 #[derive(Clone, Default)]
 pub struct Stores {
     known: Arc<Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>>,
+    silences: Arc<Mutex<Vec<Arc<Silence>>>>,
     settings: Arc<Settings>,
 }
 
@@ -57,6 +61,7 @@ impl Stores {
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         Self {
             known: Arc::default(),
+            silences: Arc::default(),
             settings: Arc::new(Settings::new(variables.into_iter())),
         }
     }
@@ -99,9 +104,20 @@ impl Stores {
         if url.scheme() == "memory" {
             return Err(refuse("no such store in memory".to_owned()));
         }
-        let store = build::build(&url, &key, &self.settings).map_err(refuse)?;
+        let silence = Silence::new(key.clone());
+        let store = build::build(&url, &key, &self.settings, &silence).map_err(refuse)?;
         known.insert(key, Arc::clone(&store));
+        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences.push(silence);
         Ok((store, path))
+    }
+
+    /// What is to be said of a store that has been asked and has not answered for so long, if there
+    /// is one: whoever waits for it is not slow himself.
+    #[must_use]
+    pub fn silent_for(&self, span: Duration) -> Option<String> {
+        let silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences.iter().find_map(|silence| silence.lasts(span))
     }
 }
 

@@ -209,6 +209,14 @@ pub fn variables(endpoint: &str, key: &str, secret: &str) -> Vec<(String, String
         .to_vec()
 }
 
+/// Variables of a store, so that one that is gone is given up soon.
+#[must_use]
+pub fn hasty(mut variables: Vec<(String, String)>) -> Vec<(String, String)> {
+    variables.push(("GLEANER_STORE_RETRY_SECONDS".to_owned(), "1".to_owned()));
+    variables.push(("GLEANER_STORE_TIMEOUT_SECONDS".to_owned(), "2".to_owned()));
+    variables
+}
+
 impl Drop for FakeS3 {
     fn drop(&mut self) {
         drop(self.stop.take());

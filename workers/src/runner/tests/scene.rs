@@ -77,6 +77,8 @@ pub(super) struct Ends {
     n_acknowledged: AtomicU64,
     n_passed_on: AtomicU64,
     n_dropped: AtomicU64,
+    /// Whether the queue takes nothing back.
+    pub(super) hangs: AtomicBool,
 }
 
 impl Ends {
@@ -99,6 +101,9 @@ impl Receipt for Counted {
 
     async fn pass_on(mut self: Box<Self>, task: &TaskMessage) -> Result<(), QueueError> {
         self.1.n_passed_on.fetch_add(1, Ordering::Relaxed);
+        if self.1.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.0.task = task.clone();
         self.0.pass_on().await
     }
