@@ -227,7 +227,7 @@ impl Coordinator<'_> {
         };
         let shutdown = &self.environment.shutdown;
         let version = ready.version(self.output, shutdown).await.ok()?;
-        let is_same = version.content() == published.content();
+        let is_same = version.has_content_of(published);
         let is_copied = publish::is_copied(self.output, published.number).await;
         let has_card = card::is_written(self.output, published.number).await;
         let has_delta = delta::is_up_to_date(self.output, published).await;
