@@ -56,9 +56,9 @@ impl GatheredPhases {
         if objects.len() < OBJECTS_MIN {
             return table::for_each_of_object(io, &objects, each);
         }
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = held.get(&manifest.plan).map(Arc::clone);
-        if let Some(held) = held.filter(|it| it.n_objects == objects.len()) {
+        if let Some(held) = self.held(&manifest.plan)
+            && held.n_objects == objects.len()
+        {
             return held.for_each(each);
         }
         let copies = Copies::read(output, io, manifest);
@@ -85,6 +85,11 @@ impl GatheredPhases {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.insert(manifest.plan.clone(), Arc::new(gathered));
         Ok(())
+    }
+
+    fn held(&self, plan: &PlanId) -> Option<Arc<Gathered>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(plan).map(Arc::clone)
     }
 }
 
