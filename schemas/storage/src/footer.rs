@@ -335,9 +335,11 @@ mod tests {
     #[tokio::test]
     async fn a_footer_tells_whether_the_file_was_replaced_since_it_was_listed() {
         let jsonl = |text: &str| format!("{{\"text\": \"{text}\"}}\n").into_bytes();
-        let writes: [(&str, &dyn Fn(&str) -> Vec<u8>); 2] =
-            [("a.parquet", &parquet), ("a.jsonl", &jsonl)];
-        for (name, written) in writes {
+        for name in ["a.parquet", "a.jsonl"] {
+            let written = |text: &str| match name {
+                "a.jsonl" => jsonl(text),
+                _ => parquet(text),
+            };
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join(name);
             std::fs::write(&path, written("first")).unwrap();
