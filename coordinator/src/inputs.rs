@@ -7,12 +7,13 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::{StreamExt as _, TryStreamExt as _};
 use gleaner_predicate::DataFusionPredicates;
 use gleaner_schemas::job::{Corpus, Job};
-use gleaner_schemas::{DocumentColumns, FileFormat, RowGroupFacts, SourceFile};
+use gleaner_schemas::{DocumentColumns, FileFormat, KnownFooters, SourceFile};
 use gleaner_storage::documents::PredicateCompiler as _;
-use gleaner_storage::footer::{self, Footer};
+use gleaner_storage::footer;
 use gleaner_storage::listing;
 use gleaner_storage::{ReadError, Stores};
 
+use crate::known_footers::{Noted, Told};
 use crate::planner::InputFile;
 use crate::run_error::RunError;
 
@@ -32,6 +33,8 @@ pub struct InputSet {
     pub predicate: Option<String>,
     /// Files whose footer cannot be read, with the reason; their tasks will be quarantined.
     pub unreadable: BTreeMap<String, String>,
+    /// What is to be kept of their footers.
+    pub noted: Noted,
 }
 
 impl InputSet {
@@ -62,6 +65,11 @@ impl InputSet {
         self.files.iter().map(InputFile::bytes).sum()
     }
 
+    /// The columns whose bytes are counted.
+    pub(crate) fn needed_columns(&self) -> Vec<&str> {
+        needed_columns(&self.columns)
+    }
+
     /// Bytes of the files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -69,7 +77,7 @@ impl InputSet {
     }
 }
 
-/// Lists the files of an input and reads their footers.
+/// Lists the files of an input and reads the footers that are not known.
 ///
 /// # Errors
 ///
@@ -82,6 +90,7 @@ pub async fn load(
     base_dir: &std::path::Path,
     path: &str,
     input: &Corpus,
+    known: Option<&KnownFooters>,
 ) -> Result<InputSet, RunError> {
     let at = |key: &str, message: String, help: &str| {
         RunError::from(job.error_at(&format!("{path}.{key}"), message, Some(help.to_owned())))
@@ -96,10 +105,13 @@ pub async fn load(
             };
             read_error(&error, |message| at("paths", message, help))
         })?;
-    let footers: Vec<(SourceFile, Result<Footer, String>)> = futures::stream::iter(sources)
+    let told: Vec<(SourceFile, Result<Told, String>)> = futures::stream::iter(sources)
         .map(|source| async move {
+            if let Some(told) = Told::known(known, &source) {
+                return Ok((source, Ok(told)));
+            }
             match footer::read_footer(stores, &source).await {
-                Ok(footer) => Ok((source, Ok(footer))),
+                Ok(footer) => Ok((source, Ok(Told::Read(footer)))),
                 Err(error) if error.is_about_contents() => Ok((source, Err(chain(&error)))),
                 Err(error) => Err(read_error(&error, |message| {
                     at("paths", message, UNREADABLE_HELP)
@@ -110,15 +122,21 @@ pub async fn load(
         .try_collect()
         .await?;
     let mut unreadable = BTreeMap::new();
-    let mut schemas: Vec<(&str, &Schema)> = Vec::new();
-    for (source, footer) in &footers {
-        match footer {
-            Ok(footer) => schemas.push((&source.name, &footer.schema)),
-            Err(reason) => {
-                unreadable.insert(source.name.clone(), reason.clone());
-            }
+    let mut noted = Noted::new(known);
+    // By the first file of each: another one with the same has nothing to add.
+    let mut schemas: Vec<(&str, SchemaRef)> = Vec::new();
+    for (source, told) in &told {
+        if let Err(reason) = told {
+            unreadable.insert(source.name.clone(), reason.clone());
+        }
+        if let Some(schema) = noted.add(told.as_ref().ok()) {
+            schemas.push((&source.name, schema));
         }
     }
+    let schemas: Vec<(&str, &Schema)> = schemas
+        .iter()
+        .map(|(name, schema)| (*name, schema.as_ref()))
+        .collect();
     let schema = footer::unify_schemas(schemas.iter().copied()).map_err(|error| {
         at(
             "paths",
@@ -132,21 +150,34 @@ pub async fn load(
             "paths",
             format!(
                 "none of the {} files can be read: {}",
-                footers.len(),
+                told.len(),
                 reasons.join("; ")
             ),
             "are they complete, and are they what their names say?",
         ));
     }
     let columns = resolve_columns(input, &schema);
-    for (source, footer) in &footers {
-        if let Ok(footer) = footer {
+    let needed = needed_columns(&columns);
+    // What is known are the bytes of columns that were needed then.
+    let is_of_others = known.is_some_and(|known| known.columns != needed);
+    if is_of_others
+        && told
+            .iter()
+            .any(|(_, told)| matches!(told, Ok(Told::Known { .. })))
+    {
+        return Box::pin(load(stores, job, base_dir, path, input, None)).await;
+    }
+    for (idx, (source, told)) in told.iter().enumerate() {
+        if let (Ok(told), Some(own)) = (told, noted.schema_of(idx)) {
+            let of_lines;
             let columns = match source.format {
-                FileFormat::Parquet => columns.clone(),
-                _ => columns_of_lines(&columns, &footer.schema, &schema),
+                FileFormat::Parquet => &columns,
+                _ => {
+                    of_lines = columns_of_lines(&columns, own, &schema);
+                    &of_lines
+                }
             };
-            footer
-                .check_columns(&source.name, &columns)
+            footer::check_columns(&source.name, own, told.has_row_groups(), columns)
                 .map_err(|error| at("columns", chain(&error), COLUMNS_HELP))?;
         }
     }
@@ -154,13 +185,12 @@ pub async fn load(
         check_predicate(predicate, &schemas)
             .map_err(|message| at("where", message, PREDICATE_HELP))?;
     }
-    let needed = needed_columns(&columns);
-    let files = footers
+    let files = told
         .into_iter()
-        .map(|(file, footer)| InputFile {
-            row_groups: footer
+        .map(|(file, told)| InputFile {
+            row_groups: told
                 .ok()
-                .and_then(|footer| row_groups(&file, &footer, &needed)),
+                .and_then(|told| told.into_facts(file.format, &needed)),
             file: Arc::new(file),
             n_rows: None,
             companions: Vec::new(),
@@ -172,6 +202,7 @@ pub async fn load(
         columns,
         predicate: input.predicate.clone(),
         unreadable,
+        noted,
     })
 }
 
@@ -251,20 +282,4 @@ fn needed_columns(columns: &DocumentColumns) -> Vec<&str> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn row_groups(file: &SourceFile, footer: &Footer, needed: &[&str]) -> Option<Vec<RowGroupFacts>> {
-    if file.format != FileFormat::Parquet {
-        return None;
-    }
-    Some(
-        footer
-            .row_groups
-            .iter()
-            .map(|row_group| RowGroupFacts {
-                n_rows: row_group.n_rows,
-                bytes: row_group.bytes_of(&footer.schema, needed),
-            })
-            .collect(),
-    )
 }

@@ -19,11 +19,14 @@ pub mod diagnostics;
 pub mod dispatch;
 pub mod driver;
 pub mod endpoints;
+pub mod gathered;
 pub mod guardrails;
 #[cfg(test)]
 mod hooked;
 pub mod inputs;
 pub mod journal;
+mod kept_sums;
+pub mod known_footers;
 pub mod ledger;
 pub mod lineage;
 pub mod losers;

@@ -11,6 +11,7 @@ use crate::checked_job::CheckedJob;
 use crate::driver::{FinishedStage, JobInputs};
 use crate::guardrails::StageFigures;
 use crate::journal::rfc3339;
+use crate::known_footers;
 use crate::phase_input::read_schema;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -120,7 +121,7 @@ pub async fn publish(
 ) -> Result<Option<Published>, RunError> {
     let version = ready.version(output, shutdown).await?;
     if let Some(newest) = ready.inputs.published.as_deref()
-        && newest.content() == version.content()
+        && version.has_content_of(newest)
     {
         let is_newest = retrying(shutdown, || output.version_numbers()).await?.pop();
         if is_newest != Some(newest.number) {
@@ -132,6 +133,8 @@ pub async fn publish(
             is_new: false,
         }));
     }
+    // Before the version: a run that finds it has all that makes the next one cheap.
+    known_footers::write(output, &ready.inputs.corpus).await;
     publish_version(output, shutdown, version).await
 }
 

@@ -16,10 +16,12 @@ use gleaner_storage::table::{self, BlockingIo};
 use gleaner_storage::{Output, TableEncoder, layout};
 use gleaner_workers::entropy::Entropy;
 use gleaner_workers::stage::{
-    ReadObject, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind,
+    KeptSums, ReadObject, ReduceInputs, ReduceOutput, ReducePhase, Stage, StageKind,
 };
 use serde_json::json;
 
+use crate::gathered::GatheredPhases;
+use crate::kept_sums;
 use crate::restore;
 use crate::retry::retrying;
 use crate::run_error::RunError;
@@ -41,6 +43,8 @@ pub struct Reducer<'a> {
     pub memory_bytes: u64,
     /// The newest version, by which a result may come faster.
     pub published: Option<&'a Arc<Version>>,
+    /// What reduces of the stage have read already.
+    pub gathered: &'a GatheredPhases,
 }
 
 /// A reduce with everything that it reads.
@@ -240,6 +244,7 @@ impl Reducer<'_> {
             manifests: reduce.inputs,
             side_inputs: reduce.side_inputs,
             published: self.published.map(Arc::clone),
+            gathered: self.gathered.clone(),
         };
         let phase = reduce.phase;
         let computed = tokio::task::spawn_blocking(move || stage.reduce(&phase, &mut inputs)).await;
@@ -340,6 +345,7 @@ struct StoredInputs {
     manifests: BTreeMap<String, Arc<PhaseManifest>>,
     side_inputs: Vec<SideInput>,
     published: Option<Arc<Version>>,
+    gathered: GatheredPhases,
 }
 
 impl StoredInputs {
@@ -360,12 +366,8 @@ impl ReduceInputs for StoredInputs {
         each: &mut dyn FnMut(usize, RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let manifest = Arc::clone(self.manifest(phase)?);
-        let uris: Vec<(String, u64)> = manifest
-            .attempts
-            .iter()
-            .map(|pinned| (self.output.uri_of(&layout::pinned(pinned)), pinned.bytes))
-            .collect();
-        table::for_each_of_object(&self.io, &uris, each)
+        self.gathered
+            .for_each(&self.output, &self.io, &manifest, each)
     }
 
     fn side_input(&mut self, name: &str) -> Result<Vec<RecordBatch>, Failure> {
@@ -395,6 +397,40 @@ impl ReduceInputs for StoredInputs {
         let objects = objects.iter().map(|it| (it.path.clone(), it.bytes));
         self.io
             .run(told::read(&self.output, objects.collect(), key))
+    }
+
+    fn for_each_in(
+        &mut self,
+        objects: &[ReadObject],
+        each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let objects = objects.iter();
+        let objects: Vec<(String, u64)> = objects
+            .map(|object| (self.output.uri_of(&object.path), object.bytes))
+            .collect();
+        table::for_each_of_object(&self.io, &objects, &mut |_, batch| each(batch))
+    }
+
+    fn kept_sums(&mut self, phase: &str) -> Option<KeptSums> {
+        let stage = self.manifest(phase).ok()?.stage.clone();
+        kept_sums::read(&self.output, &self.io, &layout::sums(&stage, phase))
+    }
+
+    fn keep_sums(&mut self, phase: &str, sums: &[RecordBatch]) {
+        let Ok(manifest) = self.manifest(phase).map(Arc::clone) else {
+            return;
+        };
+        let objects = self.objects(phase).unwrap_or_default();
+        let key = layout::sums(&manifest.stage, phase);
+        kept_sums::write(
+            &self.output,
+            &self.io,
+            &key,
+            &KeptSums {
+                objects,
+                sums: sums.to_vec(),
+            },
+        );
     }
 
     fn published(&self) -> Option<&Version> {

@@ -21,6 +21,7 @@ pub mod failure;
 pub mod figures;
 pub mod identity;
 pub mod job;
+pub mod known_footers;
 pub mod lanes;
 pub mod manifest;
 pub mod metric;
@@ -32,6 +33,7 @@ pub use endpoint_settings::EndpointSettings;
 pub use failure::{Failure, FailureKind, Place};
 pub use figures::{Beyond, Check, ColumnSums, Figure, Figures};
 pub use identity::{AttemptId, ContentHash, Fingerprint, PlanId, RunId, TaskId};
+pub use known_footers::{KnownFooter, KnownFooters};
 pub use lanes::Lanes;
 pub use manifest::{
     PhaseManifest, PinnedAttempt, QuarantinedTask, ReduceResult, Reuse, StoredAttempt, StoredFile,

@@ -308,6 +308,24 @@ pub trait ReduceInputs {
     /// Of the reads; also if an object is gone.
     fn told(&mut self, objects: &[ReadObject], key: &str) -> Result<Vec<Option<String>>, Failure>;
 
+    /// Calls `each` with every batch of some objects that a phase has, or had in an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// Of the reads, or what `each` returns; also if an object is gone.
+    fn for_each_in(
+        &mut self,
+        objects: &[ReadObject],
+        each: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure>;
+
+    /// What an earlier reduce kept of a phase, if it did ([`ReduceInputs::keep_sums`]). It may only make
+    /// a result come faster: the result must be the same without it.
+    fn kept_sums(&mut self, phase: &str) -> Option<KeptSums>;
+
+    /// Keeps what the objects of a phase add up to, for a later reduce over most of them.
+    fn keep_sums(&mut self, phase: &str, sums: &[RecordBatch]);
+
     /// The newest published version, if there is one. It may only make a result come faster: the
     /// result must be the same without it.
     fn published(&self) -> Option<&Version>;
@@ -318,6 +336,15 @@ pub trait ReduceInputs {
     ///
     /// Of the reads, or if the object is not the one that was published.
     fn published_table(&mut self, file: &TableFile) -> Result<Vec<RecordBatch>, Failure>;
+}
+
+/// What some objects add up to.
+#[derive(Debug, Clone)]
+pub struct KeptSums {
+    /// The objects.
+    pub objects: Vec<ReadObject>,
+    /// Their sums, as the stage wrote them.
+    pub sums: Vec<RecordBatch>,
 }
 
 /// The result of a reduce.

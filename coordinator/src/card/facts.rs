@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gleaner_schemas::Version;
+use gleaner_schemas::{Figures, Version};
 use gleaner_storage::{Output, Stores};
 use serde_json::Value;
 
@@ -66,7 +66,10 @@ impl Facts {
             match stage.kind.as_str() {
                 "select" => {
                     if columns.contains(&"source") {
-                        let counts = counts(&session, name, "source").await?;
+                        let counts = match table.figures.as_ref().and_then(sources) {
+                            Some(counts) => counts,
+                            None => counts(&session, name, "source").await?,
+                        };
                         facts.sources.insert(name.clone(), counts);
                     }
                     let license = columns.iter().find(|column| {
@@ -86,6 +89,22 @@ impl Facts {
         }
         Ok(facts)
     }
+}
+
+/// The rows by source that the objects of a table add up to, where these tell every source apart: then no
+/// row has to be read.
+fn sources(figures: &Figures) -> Option<Counts> {
+    let is_told = |name: &str| figures.sources.contains_key(name);
+    let n_rows: u64 = figures.sources.values().sum();
+    if n_rows != figures.rows || is_told(Figures::OTHER) || is_told(Figures::NONE) {
+        return None;
+    }
+    let mut counts: Vec<(&String, u64)> = figures.sources.iter().map(|(it, n)| (it, *n)).collect();
+    // As the query orders them.
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    counts.truncate(LISTED_MAX as usize + 1);
+    let counts = counts.into_iter();
+    Some(counts.map(|(it, n)| (Some(it.clone()), n)).collect())
 }
 
 async fn counts(session: &Session, table: &str, column: &str) -> Result<Counts, RunError> {
@@ -130,4 +149,33 @@ async fn prompts(session: &Session, table: &str) -> Result<Vec<PromptUse>, RunEr
             n_ok: number(row, "n_ok"),
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(sources_told: &[(&str, u64)], rows: u64) -> Option<Vec<(String, u64)>> {
+        let told = sources_told.iter().map(|(it, n)| ((*it).to_owned(), *n));
+        let counts = sources(&Figures {
+            rows,
+            sources: told.collect(),
+            ..Figures::default()
+        })?;
+        let counts = counts.into_iter();
+        Some(counts.map(|(it, n)| (it.unwrap(), n)).collect())
+    }
+
+    #[test]
+    fn sources_are_those_of_the_objects_where_all_are_told_apart() {
+        let expected = [("c", 9), ("a", 2), ("b", 2)];
+        let expected = expected.map(|(it, n)| (it.to_owned(), n)).to_vec();
+        assert_eq!(told(&[("a", 2), ("b", 2), ("c", 9)], 13), Some(expected));
+        let many: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
+        let many: Vec<(&str, u64)> = many.iter().map(|it| (it.as_str(), 1)).collect();
+        assert_eq!(told(&many, 100).unwrap().len() as u64, LISTED_MAX + 1);
+        assert_eq!(told(&[("a", 2), (Figures::OTHER, 1)], 3), None);
+        assert_eq!(told(&[("a", 2), (Figures::NONE, 1)], 3), None);
+        assert_eq!(told(&[], 3), None, "nothing is told of sources");
+    }
 }

@@ -117,9 +117,8 @@ pub async fn coordinate(
     let mut inputs = known;
     let ended = match announced.and(swept) {
         Ok(()) => {
-            coordinator
-                .rounds(&run, &journal, &events, &mut inputs)
-                .await
+            // The largest part of a run by far, which would lie in every future around it.
+            Box::pin(coordinator.rounds(&run, &journal, &events, &mut inputs)).await
         }
         Err(error) => Err(error),
     };
@@ -181,7 +180,7 @@ impl Coordinator<'_> {
             orders.base_dir,
             orders.workers,
         );
-        match loaded.await {
+        match Box::pin(loaded).await {
             Err(error) => Err(self.refuse_emptied().await.unwrap_or(error)),
             inputs => inputs,
         }
@@ -227,7 +226,7 @@ impl Coordinator<'_> {
         };
         let shutdown = &self.environment.shutdown;
         let version = ready.version(self.output, shutdown).await.ok()?;
-        let is_same = version.content() == published.content();
+        let is_same = version.has_content_of(published);
         let is_copied = publish::is_copied(self.output, published.number).await;
         let has_card = card::is_written(self.output, published.number).await;
         let has_delta = delta::is_up_to_date(self.output, published).await;

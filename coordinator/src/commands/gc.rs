@@ -217,6 +217,8 @@ struct Keep {
     versions: BTreeSet<u64>,
     /// Versions that do not stay.
     outlived: BTreeSet<u64>,
+    /// Stages of versions that stay.
+    published: BTreeSet<String>,
     paths: BTreeSet<String>,
     /// Folders in which everything stays.
     folders: BTreeSet<String>,
@@ -250,6 +252,8 @@ impl Keep {
         let versions =
             Output::map_concurrently(numbers, AT_A_TIME, |number| output.version(number)).await?;
         let versions: Vec<Version> = versions.into_iter().flatten().collect();
+        let stages = versions.iter().flat_map(|version| version.stages.keys());
+        keep.published = stages.cloned().collect();
         for table in versions.iter().flat_map(|version| version.tables.values()) {
             keep.paths
                 .extend(table.files.iter().map(|file| file.path.clone()));
@@ -339,6 +343,9 @@ impl Keep {
         }
         if let Some(number) = layout::parse_card(path) {
             return Ok(self.versions.contains(&number));
+        }
+        if let Some(stage) = layout::parse_kept(path) {
+            return Ok(self.published.contains(stage));
         }
         if private("runs") || private("failures") {
             let run = path.split('/').nth(2).and_then(|run| run.parse().ok());

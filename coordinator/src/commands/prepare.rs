@@ -18,6 +18,7 @@ use crate::checked_job::{self, CheckedJob};
 use crate::datasets::{self, DatasetRows};
 use crate::driver::JobInputs;
 use crate::inputs::{self, InputSet};
+use crate::known_footers;
 use crate::restore;
 use crate::run_error::RunError;
 
@@ -122,7 +123,13 @@ pub async fn load_inputs(
     // Before anything is listed: a version that appears from now on may be of newer inputs, and must be
     // unknown to whoever publishes what these yield.
     let (newest, lost_models) = newest(output).await?;
-    let corpus = inputs::load(stores, job, base_dir, "corpus", &job.file.corpus).await?;
+    let known = match newest {
+        Some(_) => known_footers::read(output).await,
+        None => None,
+    };
+    let corpus = &job.file.corpus;
+    let corpus = inputs::load(stores, job, base_dir, "corpus", corpus, known.as_ref()).await?;
+    drop(known);
     let (datasets, dataset_rows) = load_datasets(stores, checked, base_dir).await?;
     let mut others = BTreeMap::new();
     let mut models: BTreeMap<String, InspectedModel> = BTreeMap::new();
@@ -209,7 +216,7 @@ async fn load_datasets(
             continue;
         };
         let path = format!("datasets.{name}");
-        let mut set = inputs::load(stores, job, base_dir, &path, spec).await?;
+        let mut set = inputs::load(stores, job, base_dir, &path, spec, None).await?;
         let rows = datasets::read(&io, job, &path, &mut set, has_pairs).await?;
         datasets::check(job, &name, &set, &rows)?;
         dataset_rows.insert(name.clone(), rows);

@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use crate::checked_job::{CheckedJob, CheckedStage};
 use crate::datasets::DatasetRows;
 use crate::dispatch::Work;
+use crate::gathered::GatheredPhases;
 use crate::inputs::InputSet;
 use crate::journal::Journal;
 use crate::observation::Observation;
@@ -183,6 +184,7 @@ struct StageProgress {
     is_computed: bool,
     maps: BTreeMap<String, Arc<PhaseManifest>>,
     reduces: BTreeMap<String, ReduceResult>,
+    gathered: GatheredPhases,
     folders: Vec<(String, Arc<PhaseManifest>)>,
     table: Option<Arc<PhaseManifest>>,
     sql: Option<(SchemaRef, Vec<TableFile>)>,
@@ -319,6 +321,7 @@ impl Driver<'_> {
             shutdown: &self.environment.shutdown,
             memory_bytes: self.job.job.file.memory.bytes(),
             published: self.inputs.published.as_ref(),
+            gathered: &progress.gathered,
         };
         let stored = reducer.stored(&planned, checked.kind).await?;
         let is_lost = match &stored {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 
 use crate::read_error::ReadError;
 use crate::redact;
@@ -21,7 +21,7 @@ pub(crate) async fn fetch(
     path: &Path,
     options: GetOptions,
 ) -> Result<Bytes> {
-    Ok(fetch_dated(store, path, options).await?.0)
+    Ok(fetch_with_meta(store, path, options).await?.0)
 }
 
 /// The same with the time, in milliseconds since 1970 by the store's clock, at which it was put.
@@ -30,6 +30,16 @@ pub(crate) async fn fetch_dated(
     path: &Path,
     options: GetOptions,
 ) -> Result<(Bytes, i64)> {
+    let (bytes, meta) = fetch_with_meta(store, path, options).await?;
+    Ok((bytes, meta.last_modified.timestamp_millis()))
+}
+
+/// The same with what the answer says of the object that the bytes are of.
+pub(crate) async fn fetch_with_meta(
+    store: &dyn ObjectStore,
+    path: &Path,
+    options: GetOptions,
+) -> Result<(Bytes, ObjectMeta)> {
     let mut n_tries = 1;
     loop {
         match fetch_once(store, path, options.clone()).await {
@@ -63,13 +73,13 @@ async fn fetch_once(
     store: &dyn ObjectStore,
     path: &Path,
     options: GetOptions,
-) -> Result<(Bytes, i64)> {
+) -> Result<(Bytes, ObjectMeta)> {
     let wanted = match &options.range {
         Some(GetRange::Bounded(range)) => Some(range.end - range.start),
         _ => None,
     };
     let answer = store.get_opts(path, options).await?;
-    let modified_ms = answer.meta.last_modified.timestamp_millis();
+    let meta = answer.meta.clone();
     let bytes = answer.bytes().await?;
     match wanted {
         Some(wanted) if bytes.len() as u64 != wanted => Err(object_store::Error::Generic {
@@ -79,7 +89,7 @@ async fn fetch_once(
                 wanted,
             }),
         }),
-        _ => Ok((bytes, modified_ms)),
+        _ => Ok((bytes, meta)),
     }
 }
 

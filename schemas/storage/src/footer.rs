@@ -10,7 +10,7 @@ use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
-use crate::fetch::fetch;
+use crate::fetch::fetch_with_meta;
 use crate::infer::infer_columns;
 use crate::metadata;
 use crate::read_error::ReadError;
@@ -28,6 +28,9 @@ pub struct Footer {
     pub schema: Schema,
     /// Its row groups; empty for formats without them.
     pub row_groups: Vec<RowGroup>,
+    /// Whether it is known to be of that version of the file which has the etag that was asked for: a
+    /// file may be replaced after it was listed.
+    pub is_as_listed: bool,
 }
 
 /// What a footer tells of a row group.
@@ -75,8 +78,8 @@ async fn parquet_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Re
         return Err(contents(format!("it has {} bytes", file.bytes)));
     }
     let (store, path) = stores.resolve(&file.uri)?;
-    let fetched = metadata::fetch(&store, &path, file.bytes).await;
-    let metadata = fetched.map_err(|error| match error {
+    let fetched = metadata::fetch_checked(&store, &path, file.bytes, file.etag.as_deref()).await;
+    let (metadata, is_as_listed) = fetched.map_err(|error| match error {
         ParquetError::External(source) => match source.downcast::<object_store::Error>() {
             Ok(source) => ReadError::store(&file.name, *source),
             Err(source) => contents(source.to_string()),
@@ -96,6 +99,7 @@ async fn parquet_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, Re
     Ok(Footer {
         row_groups: row_groups(&metadata, schema.fields().len()),
         schema,
+        is_as_listed,
     })
 }
 
@@ -122,21 +126,22 @@ fn row_groups(metadata: &ParquetMetaData, n_columns: usize) -> Vec<RowGroup> {
 
 async fn jsonl_footer(stores: &Stores, file: &SourceFile) -> Result<Footer, ReadError> {
     let (store, path) = stores.resolve(&file.uri)?;
-    let head = if file.bytes == 0 {
-        bytes::Bytes::new()
+    let (head, is_as_listed) = if file.bytes == 0 {
+        (bytes::Bytes::new(), false)
     } else {
         let options = GetOptions {
             range: Some(GetRange::Bounded(0..file.bytes.min(BYTES_INFERRED))),
             ..GetOptions::default()
         };
-        fetch(store.as_ref(), &path, options)
-            .await
-            .map_err(|error| ReadError::store(&file.name, error))?
+        let fetched = fetch_with_meta(store.as_ref(), &path, options).await;
+        let (head, meta) = fetched.map_err(|error| ReadError::store(&file.name, error))?;
+        (head, file.etag.is_some() && meta.e_tag == file.etag)
     };
     let is_whole = head.len() as u64 == file.bytes;
     Ok(Footer {
         schema: infer_schema(&file.name, file.format, &head, is_whole)?,
         row_groups: Vec::new(),
+        is_as_listed,
     })
 }
 
@@ -193,47 +198,56 @@ impl Footer {
     ///
     /// If not; the message lists what the file has.
     pub fn check_columns(&self, name: &str, columns: &DocumentColumns) -> Result<(), ReadError> {
-        type Check = fn(&DataType) -> bool;
-        let is_name: Check = |data_type| is_text(data_type) || data_type.is_integer();
-        const NAME: &str = "a text or an integer";
-        let text = Some(columns.text.as_str());
-        let checks = [
-            ("text", text, "a text", is_text as Check),
-            ("id", columns.id.as_deref(), NAME, is_name),
-            ("source", columns.source.as_deref(), NAME, is_name),
-        ];
-        // A jsonl file without a line has no columns and no rows.
-        if self.schema.fields().is_empty() && self.row_groups.is_empty() {
-            return Ok(());
-        }
-        for (role, column, expected, is_usable) in checks {
-            let Some(column) = column else { continue };
-            let message = match self.schema.field_with_name(column) {
-                Err(_) => {
-                    let known: Vec<_> = self
-                        .schema
-                        .fields()
-                        .iter()
-                        .map(|f| f.name().as_str())
-                        .collect();
-                    format!(
-                        "the {role} column \"{column}\" is missing; the file has {}",
-                        known.join(", ")
-                    )
-                }
-                Ok(field) if !is_usable(field.data_type()) => format!(
-                    "the {role} column \"{column}\" has type {}, it must be {expected}",
-                    field.data_type()
-                ),
-                Ok(_) => continue,
-            };
-            return Err(ReadError::Column {
-                name: name.to_owned(),
-                message,
-            });
-        }
-        Ok(())
+        check_columns(name, &self.schema, !self.row_groups.is_empty(), columns)
     }
+}
+
+/// The same of a file with this schema.
+///
+/// # Errors
+///
+/// As [`Footer::check_columns`].
+pub fn check_columns(
+    name: &str,
+    schema: &Schema,
+    has_row_groups: bool,
+    columns: &DocumentColumns,
+) -> Result<(), ReadError> {
+    type Check = fn(&DataType) -> bool;
+    let is_name: Check = |data_type| is_text(data_type) || data_type.is_integer();
+    const NAME: &str = "a text or an integer";
+    let text = Some(columns.text.as_str());
+    let checks = [
+        ("text", text, "a text", is_text as Check),
+        ("id", columns.id.as_deref(), NAME, is_name),
+        ("source", columns.source.as_deref(), NAME, is_name),
+    ];
+    // A jsonl file without a line has no columns and no rows.
+    if schema.fields().is_empty() && !has_row_groups {
+        return Ok(());
+    }
+    for (role, column, expected, is_usable) in checks {
+        let Some(column) = column else { continue };
+        let message = match schema.field_with_name(column) {
+            Err(_) => {
+                let known: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                format!(
+                    "the {role} column \"{column}\" is missing; the file has {}",
+                    known.join(", ")
+                )
+            }
+            Ok(field) if !is_usable(field.data_type()) => format!(
+                "the {role} column \"{column}\" has type {}, it must be {expected}",
+                field.data_type()
+            ),
+            Ok(_) => continue,
+        };
+        return Err(ReadError::Column {
+            name: name.to_owned(),
+            message,
+        });
+    }
+    Ok(())
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -298,5 +312,57 @@ fn unified_type(data_type: &DataType) -> DataType {
         other if is_text(other) => DataType::Utf8,
         DataType::Dictionary(_, values) => values.as_ref().clone(),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+    use crate::listing::list_sources;
+
+    fn parquet(text: &str) -> Vec<u8> {
+        let column = Arc::new(StringArray::from(vec![text])) as _;
+        let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    /// What is told of another version of a file is never kept for the one that was listed.
+    #[tokio::test]
+    async fn a_footer_tells_whether_the_file_was_replaced_since_it_was_listed() {
+        let jsonl = |text: &str| format!("{{\"text\": \"{text}\"}}\n").into_bytes();
+        for name in ["a.parquet", "a.jsonl"] {
+            let written = |text: &str| match name {
+                "a.jsonl" => jsonl(text),
+                _ => parquet(text),
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            std::fs::write(&path, written("first")).unwrap();
+            let stores = Stores::from_env();
+            let listed = list_sources(&stores, &[name.to_owned()], folder.path()).await;
+            let [file] = &listed.unwrap()[..] else {
+                panic!("one file is there");
+            };
+            let footer = read_footer(&stores, file).await.unwrap();
+            assert!(footer.is_as_listed, "{name}");
+            // Of the same size.
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(folder.path().join("other"), "takes the place on the disk").unwrap();
+            std::fs::write(&path, written("other")).unwrap();
+            let footer = read_footer(&stores, file).await.unwrap();
+            assert!(!footer.is_as_listed, "{name}");
+            // Where the store has no etag, nobody knows.
+            let without = SourceFile {
+                etag: None,
+                ..file.clone()
+            };
+            let footer = read_footer(&stores, &without).await.unwrap();
+            assert!(!footer.is_as_listed, "{name}");
+        }
     }
 }

@@ -12,6 +12,7 @@
 //!     job.json                                             whose output this is
 //!     versions/<N>.json                                    published versions
 //!     cards/<N>.md                                         their dataset cards
+//!     footers.json                                         what files of the corpus told of themselves
 //!     plans/<stage>/<phase>/<plan id>/plan.json            plan of a map phase
 //!     plans/<stage>/<phase>/<plan id>/tasks-<chunk>.json   its tasks
 //!     manifests/<stage>/<phase>/<plan id>.json             its outcome
@@ -20,6 +21,8 @@
 //!     checkpoints/<task id>                                how far a long computation is
 //!     splits/<task id>.json                                smaller tasks in place of one
 //!     reduces/<stage>/<phase>/<id>.json                    outcome of a reduce
+//!     kept/<stage>/<phase>.parquet                         copies of a phase's objects, for later reduces
+//!     kept/<stage>/<phase>.sums.parquet                    what they add up to
 //!     endpoints/<N>.json                                   how endpoints are used now
 //!     spending/<endpoint>/<N>.json                         what is reserved and spent there
 //!     pace/<endpoint>/<window>/<N>.json                    what workers took of its rates
@@ -32,7 +35,13 @@
 //!     runs/<run id>/attempts/<worker>-<sequence>.jsonl     what workers tell about its attempts
 //! ```
 
+mod kept;
+
 use gleaner_schemas::{AttemptId, ContentHash, Fingerprint, PinnedAttempt, PlanId, RunId, TaskId};
+
+pub use kept::{
+    CHECKPOINTS, FOOTERS, KEPT, checkpoint, copies, parse_checkpoint, parse_kept, sums,
+};
 
 /// Everything that is not a table lies below this folder.
 pub const PRIVATE: &str = "_gleaner";
@@ -238,7 +247,12 @@ pub fn is_model_file(key: &str) -> bool {
 pub fn is_of_stage(key: &str, stage: &str) -> bool {
     let parts: Vec<&str> = key.splitn(4, '/').collect();
     match parts[..] {
-        [PRIVATE, "inner" | "manifests" | "plans" | "reduces", of, _] => of == stage,
+        [
+            PRIVATE,
+            "inner" | "kept" | "manifests" | "plans" | "reduces",
+            of,
+            _,
+        ] => of == stage,
         [PRIVATE, ..] => false,
         [table, _, ..] => {
             let further = table.strip_prefix(stage);
@@ -246,24 +260,6 @@ pub fn is_of_stage(key: &str, stage: &str) -> bool {
         }
         _ => false,
     }
-}
-
-/// Folder of the states of long computations.
-pub const CHECKPOINTS: &str = "_gleaner/checkpoints";
-
-/// Key of the state of a task's computation.
-#[must_use]
-pub fn checkpoint(task: &TaskId) -> String {
-    format!("{CHECKPOINTS}/{task}")
-}
-
-/// The task whose computation's state lies at `key`.
-#[must_use]
-pub fn parse_checkpoint(key: &str) -> Option<TaskId> {
-    key.strip_prefix(CHECKPOINTS)?
-        .strip_prefix('/')?
-        .parse()
-        .ok()
 }
 
 /// Folder of the tasks that smaller ones took the place of.

@@ -61,6 +61,7 @@ impl ParquetDocuments {
         let footer = crate::footer::Footer {
             schema: plain.schema().as_ref().clone(),
             row_groups: Vec::new(),
+            is_as_listed: true,
         };
         footer
             .check_columns(&slice.file.name, columns)

@@ -193,6 +193,37 @@ fn batches_of(
     Ok(())
 }
 
+/// All rows of an object that was fetched, and what its footer tells under `key`.
+///
+/// # Errors
+///
+/// If the bytes are not Parquet.
+pub fn decode(
+    name: &str,
+    bytes: Bytes,
+    key: &str,
+) -> Result<(Option<String>, Vec<RecordBatch>), Failure> {
+    let broken = |message: String| {
+        let error = ReadError::Contents {
+            name: name.to_owned(),
+            format: "Parquet",
+            message,
+        };
+        error.into_failure(Place::file(name))
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .map_err(|error| broken(error.to_string()))?;
+    let entries = builder.metadata().file_metadata().key_value_metadata();
+    let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == key));
+    let told = entry.and_then(|entry| entry.value.clone());
+    let reader = builder.with_batch_size(BATCH_ROWS).build();
+    let batches = reader
+        .map_err(|error| broken(error.to_string()))?
+        .collect::<Result<_, _>>()
+        .map_err(|error| broken(error.to_string()))?;
+    Ok((told, batches))
+}
+
 /// All rows of a small object, after checking the hash of its bytes.
 ///
 /// # Errors

@@ -448,6 +448,7 @@ fn no_inputs(published: Option<Arc<Version>>) -> JobInputs {
             },
             predicate: None,
             unreadable: BTreeMap::new(),
+            noted: Default::default(),
         },
         datasets: BTreeMap::new(),
         dataset_rows: BTreeMap::new(),

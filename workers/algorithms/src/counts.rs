@@ -89,6 +89,20 @@ impl BucketCounts {
         }
     }
 
+    /// Takes away from one bucket. What is not there is refused with `false`.
+    #[must_use]
+    pub fn take_count(&mut self, bucket: u32, count: u64) -> bool {
+        let sum = self.counts.get_mut(bucket as usize);
+        let left = sum.as_ref().and_then(|sum| sum.checked_sub(count));
+        match (sum, left) {
+            (Some(sum), Some(left)) => {
+                *sum = left;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The counts by bucket.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         let settled = self.settled.iter().copied().chain(std::iter::repeat(0));

@@ -127,7 +127,7 @@ impl Coordinator<'_> {
                 .version(self.output, &self.environment.shutdown)
                 .await?;
             let newest = inputs.published.as_deref();
-            if newest.is_none_or(|newest| newest.content() != version.content()) {
+            if newest.is_none_or(|newest| !version.has_content_of(newest)) {
                 return Err(refused(newest.map(|it| it.number), checks));
             }
         }

@@ -10,7 +10,7 @@ use super::*;
 use crate::select::histogram::{Bucket, Histogram, histogram_batch, list_batch};
 use crate::select::narrowing::{OpenGroup, Progress, decide, narrow};
 use crate::select::sort_key::digit;
-use crate::stage::ReadObject;
+use crate::stage::{KeptSums, ReadObject};
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -50,6 +50,20 @@ impl ReduceInputs for Told {
     fn told(&mut self, _: &[ReadObject], _: &str) -> Result<Vec<Option<String>>, Failure> {
         Ok(Vec::new())
     }
+
+    fn for_each_in(
+        &mut self,
+        _: &[ReadObject],
+        _: &mut dyn FnMut(RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn kept_sums(&mut self, _: &str) -> Option<KeptSums> {
+        None
+    }
+
+    fn keep_sums(&mut self, _: &str, _: &[RecordBatch]) {}
 
     fn published(&self) -> Option<&Version> {
         None
