@@ -44,7 +44,7 @@ impl BucketCounts {
 
     /// The counts that so many n-grams can be added to without an overflow, for who adds each of them
     /// on the way of something else; nothing where that are too many.
-    pub(crate) fn to_add_to(&mut self, n_ngrams: usize) -> Option<&mut [u32]> {
+    pub(crate) fn with_room_for(&mut self, n_ngrams: usize) -> Option<&mut [u32]> {
         (n_ngrams <= ADDED_MAX).then(|| self.room_for(n_ngrams))
     }
 
@@ -92,7 +92,10 @@ impl BucketCounts {
     /// Takes away from one bucket. What is not there is refused with `false`.
     #[must_use]
     pub fn take_count(&mut self, bucket: u32, count: u64) -> bool {
-        let sum = self.counts.get_mut(bucket as usize);
+        if self.n_recent > 0 || self.settled.is_empty() {
+            self.settle();
+        }
+        let sum = self.settled.get_mut(bucket as usize);
         let left = sum.as_ref().and_then(|sum| sum.checked_sub(count));
         match (sum, left) {
             (Some(sum), Some(left)) => {
@@ -156,11 +159,19 @@ mod tests {
         assert_eq!(counts.total(), 2 * MAX + 15);
         assert_eq!(counts.nonzero().count(), 3);
         assert!(!counts.add_count(3, 1));
+        assert!(!counts.add_count(0, u64::MAX));
 
         let mut same = BucketCounts::new(3);
         assert!(same.add_count(1, 2 * MAX + 8));
         assert_ne!(counts, same);
         assert!(same.add_count(0, 5) && same.add_count(2, 2));
         assert_eq!(counts, same);
+
+        assert!(counts.take_count(1, 2 * MAX + 7) && counts.take_count(2, 2));
+        assert!(!counts.take_count(1, 2) && !counts.take_count(3, 0));
+        counts.add(&[2]);
+        assert!(counts.take_count(2, 1) && !counts.take_count(2, 1));
+        assert_eq!(counts.to_vec(), [5, 1, 0]);
+        assert!(!BucketCounts::new(1).take_count(0, 1));
     }
 }

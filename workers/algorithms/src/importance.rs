@@ -102,7 +102,7 @@ pub fn log_weight(log_ratios: &[f64], buckets: &[u32]) -> f64 {
 /// If a bucket is not below the number of buckets of `counts`.
 #[must_use]
 pub fn log_weight_and_count(log_ratios: &[f64], buckets: &[u32], counts: &mut BucketCounts) -> f64 {
-    let Some(counts) = counts.to_add_to(buckets.len()) else {
+    let Some(counts) = counts.with_room_for(buckets.len()) else {
         counts.add(buckets);
         return log_weight(log_ratios, buckets);
     };
