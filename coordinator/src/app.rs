@@ -104,7 +104,8 @@ async fn execute(
                 accept,
                 board: watching.as_ref().map(|it| it.board.clone()),
             };
-            run_job(&arguments, health.as_deref(), watching, &global, bars).await
+            let ended = run_job(&arguments, health.as_deref(), watching, &global, bars);
+            Box::pin(ended).await
         }
         Command::Plan { job, broker } => {
             let arguments = with_source(job.into(), diagnostics);
