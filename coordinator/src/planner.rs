@@ -45,8 +45,13 @@ pub fn shards(mut files: Vec<InputFile>, task_bytes: u64) -> Vec<Shard> {
         .iter()
         .flat_map(|file| cut_file(file, task_bytes))
         .collect();
-    shards.extend(group_small_files(&small, task_bytes));
-    // By the first slice, so that the order of tasks follows the names of the files.
+    let small = small.iter().map(whole_file).collect();
+    shards.extend(group_small(small, task_bytes));
+    in_order(shards)
+}
+
+/// By the first slice, so that the order of tasks follows the names of the files.
+fn in_order(mut shards: Vec<Shard>) -> Vec<Shard> {
     shards.sort_by(|a, b| first_place(a).cmp(&first_place(b)));
     shards
 }
@@ -111,30 +116,24 @@ fn whole_file(file: &InputFile) -> Shard {
     }
 }
 
-fn group_small_files(files: &[InputFile], task_bytes: u64) -> Vec<Shard> {
-    let bytes: u64 = files.iter().map(InputFile::bytes).sum();
+/// Puts shards of one small file each together.
+fn group_small(files: Vec<Shard>, task_bytes: u64) -> Vec<Shard> {
+    let bytes: u64 = files.iter().map(Shard::bytes).sum();
     // A power of two: it changes only when the small files' sum has doubled, and then groups
     // split in two.
     let n_groups = (2 * bytes / task_bytes.max(1))
         .next_power_of_two()
         .max(GROUPS_MIN);
-    let mut groups: BTreeMap<u64, Vec<&InputFile>> = BTreeMap::new();
+    let mut groups: BTreeMap<u64, Shard> = BTreeMap::new();
     for file in files {
-        let hash = hash_of(&("group", &file.file.name));
-        groups.entry(hash % n_groups).or_default().push(file);
+        let first = file.slices.first();
+        let name = first.map_or("", |slice| slice.file.name.as_str());
+        let group = groups.entry(hash_of(&("group", name)) % n_groups);
+        let group = group.or_default();
+        group.slices.extend(file.slices);
+        group.companions.extend(file.companions);
     }
-    groups
-        .into_values()
-        .map(|group| {
-            let mut shard = Shard::default();
-            for file in group {
-                let whole = whole_file(file);
-                shard.slices.extend(whole.slices);
-                shard.companions.extend(whole.companions);
-            }
-            shard
-        })
-        .collect()
+    groups.into_values().collect()
 }
 
 impl InputFile {
@@ -193,10 +192,15 @@ pub fn sample(files: &[InputFile], task_bytes: u64, sample: &Sample) -> Vec<Shar
     if picked.len() == files.len() && bytes < sample.bytes {
         return shards(files.to_vec(), task_bytes);
     }
-    picked
-        .into_values()
-        .flat_map(|(file, row_groups)| cut_picked(file, row_groups, task_bytes))
-        .collect()
+    let (mut shards, mut small) = (Vec::new(), Vec::new());
+    for (file, row_groups) in picked.into_values() {
+        let cut = cut_picked(file, row_groups, task_bytes);
+        let is_small = file.row_groups.is_some()
+            && matches!(cut.as_slice(), [one] if one.bytes() < task_bytes / SMALL_FILE_DIVISOR);
+        if is_small { &mut small } else { &mut shards }.extend(cut);
+    }
+    shards.extend(group_small(small, task_bytes));
+    in_order(shards)
 }
 
 fn cut_picked(file: &InputFile, mut picked: Vec<usize>, task_bytes: u64) -> Vec<Shard> {

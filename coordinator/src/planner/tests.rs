@@ -262,6 +262,26 @@ fn many_small_files_share_tasks() {
 }
 
 #[test]
+fn sampled_row_groups_of_small_files_share_tasks() {
+    let files: Vec<_> = (0..1000)
+        .map(|i| file(&format!("f{i}"), &[(1, 10), (2, 10), (3, 10)]))
+        .chain([file("large", &[(10, 600_000); 4])])
+        .collect();
+    let bytes = 1_200_000;
+    let shards = sample(&files, 1_000_000, &Sample { seed: 7, bytes });
+    let (large, small): (Vec<_>, Vec<_>) = shards
+        .iter()
+        .partition(|shard| shard.slices[0].file.name == "large");
+    // Two row groups of the large file make the bytes, and those do not fit into one task.
+    assert_eq!(large.len(), 2);
+    assert!((1..=64).contains(&small.len()), "{}", small.len());
+    let n_files = small.iter().map(|shard| shard.slices.len()).sum::<usize>();
+    assert!(n_files > 64, "{n_files}");
+    let rows = rows_of(&shards);
+    assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len());
+}
+
+#[test]
 fn unreadable_files_have_a_task_that_will_tell_why() {
     let mut broken = file("broken.parquet", &[]);
     broken.row_groups = None;
