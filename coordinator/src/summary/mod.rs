@@ -140,7 +140,7 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
             .tables
             .get(name)
             .map_or(0, |table| table.files.len());
-        let is_small_part = is_small_part(n_objects, finished.reuse);
+        let is_small_part = is_small_part(n_objects, stage.rows, finished.reuse);
         if report.published.is_new && is_small_part {
             stage.notes.push(
                 "little of it is new, so that its rows are not read again for this summary; \
@@ -200,13 +200,15 @@ pub async fn gather(report: &RunReport) -> Result<Summary, RunError> {
     })
 }
 
-/// Whether a run did a small part of a table of many objects: to read all of them would take longer than
-/// what the run did.
-fn is_small_part(n_objects: usize, reuse: Reuse) -> bool {
+/// Whether a run did a small part of a table of many objects or rows: to read all of them would take longer
+/// than what the run did.
+fn is_small_part(n_objects: usize, n_rows: u64, reuse: Reuse) -> bool {
     const OBJECTS_MIN: usize = 200;
+    const ROWS_MIN: u64 = 1_000_000;
     const PART: u64 = 10;
+    let is_large = n_objects >= OBJECTS_MIN || n_rows >= ROWS_MIN;
     let n_done = reuse.n_tasks.saturating_sub(reuse.n_reused);
-    n_objects >= OBJECTS_MIN && n_done.saturating_mul(PART) < reuse.n_tasks
+    is_large && n_done.saturating_mul(PART) < reuse.n_tasks
 }
 
 impl Summary {
