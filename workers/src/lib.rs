@@ -25,6 +25,7 @@ pub mod options;
 pub mod phase_input;
 pub mod plan_cache;
 pub mod query;
+pub mod reduce;
 mod refusals;
 pub mod registry;
 pub mod runner;
