@@ -14,7 +14,7 @@ use gleaner_schemas::FailureKind;
 use gleaner_storage::{Created, Output, OutputError, Stores, layout};
 use gleaner_tests::program::{Ended, Workspace, command_in, ended, files, program};
 use gleaner_tests::servers::ceph::Ceph;
-use gleaner_tests::servers::fake_s3::{FakeS3, Faults, hasty, variables};
+use gleaner_tests::servers::fake_s3::{FakeS3, Faults, hasty, impatient, variables};
 use gleaner_tests::servers::proxy::{Mode, Proxy};
 use gleaner_tests::servers::tls::TlsServer;
 use gleaner_tests::small;
@@ -210,7 +210,7 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
         return;
     };
     let endpoint = format!("https://localhost:{}", server.port());
-    let unknown = hasty(variables(&endpoint, "key", "secret"));
+    let unknown = impatient(variables(&endpoint, "key", "secret"));
     let run = ["run", "job.yaml", "--output", "s3://runs/out"];
     let _ = gleaner(&workspace, &unknown, &run)
         .expect(2)
@@ -287,13 +287,22 @@ fn stores_that_cannot_be_reached_say_why() {
     let server = FakeS3::start(&["runs"]);
     let proxy = Proxy::start(server.address());
     let endpoint = format!("http://{}", proxy.address());
-    let through = hasty(variables(&endpoint, "key", "hunter2"));
+    let through = variables(&endpoint, "key", "hunter2");
+    let refused = "nothing listens at the store's address";
     let modes = [
-        (Mode::Refuse, "nothing listens at the store's address"),
-        (Mode::BlackHole, "did not answer in time"),
-        (Mode::Reset, "the connection to the store broke"),
+        (Mode::Refuse, hasty(through.clone()), refused),
+        (
+            Mode::BlackHole,
+            impatient(through.clone()),
+            "did not answer in time",
+        ),
+        (
+            Mode::Reset,
+            hasty(through),
+            "the connection to the store broke",
+        ),
     ];
-    for (mode, sentence) in modes {
+    for (mode, through, sentence) in modes {
         proxy.set(mode);
         let ended = gleaner(&workspace, &through, &run).expect(4).says(sentence);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
