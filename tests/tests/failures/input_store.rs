@@ -12,6 +12,7 @@ use gleaner_tests::servers::proxy::{Mode, Proxy};
 use super::shared;
 
 type Variables = Vec<(String, String)>;
+type VariablesBy = fn(&Proxy) -> Variables;
 
 /// The store is asked again for minutes.
 fn patiently(proxy: &Proxy) -> Variables {
@@ -39,7 +40,7 @@ struct Behind {
 }
 
 impl Behind {
-    fn new(queue: String, task_bytes: &str, variables_by: fn(&Proxy) -> Variables) -> Self {
+    fn new(queue: String, task_bytes: &str, variables_by: VariablesBy) -> Self {
         let store = FakeS3::start(&["bucket"]);
         let proxy = Proxy::start(store.address());
         let workspace = plain_job::workspace_with_corpus_in(&store, "bucket");
@@ -117,7 +118,7 @@ fn a_run_ends_when_no_task_has_been_done_for_long() {
     let Some(broker) = shared() else { return };
     // So many tasks that it would take long for each to be tried often enough.
     let soon = ["--patience", "3s", "--set", "task_timeout=10s"];
-    let cases: [(_, fn(&Proxy) -> Variables, _); 2] = [
+    let cases: [(_, VariablesBy, _); 2] = [
         (
             Mode::CutAfter(100),
             hastily,

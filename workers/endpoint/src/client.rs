@@ -204,8 +204,7 @@ impl Client {
         // Of this request alone, until the server has answered it: that a weaker dialect was refused
         // as well shows that it is the request that the server does not take.
         let mut weaker = None;
-        // A sending is another one for the server once it has answered the one before.
-        let (mut is_answered, mut key_number) = (false, None);
+        let mut series = pace.series();
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);
         loop {
             let ended = |previous| self.not_sent(n_sendings, previous);
@@ -214,7 +213,7 @@ impl Client {
                 () = self.ended(cancel) => return Err(ended(previous)),
                 turn = self.limiter.line_up(pace.rank()) => turn,
             };
-            if !pace.before(previous).await {
+            if !pace.before(previous, series).await {
                 return Err(ended(previous));
             }
             let has_place = tokio::select! {
@@ -237,10 +236,8 @@ impl Client {
             }
             n_sendings += 1;
             let dialect = weaker.unwrap_or_else(|| self.dialect());
-            if is_answered {
-                key_number = Some(pace.number().await.unwrap_or(n_sendings));
-            }
-            let sending_key = idempotency_key(&key, request, dialect, key_number);
+            series = series.at(pace.number().await.unwrap_or(n_sendings));
+            let sending_key = idempotency_key(&key, request, dialect, series.number);
             let sent = self.send(request, &sending_key, dialect).await;
             drop(turn);
             let failed = match sent {
@@ -254,11 +251,12 @@ impl Client {
                 }
                 Err(failed) => failed,
             };
-            is_answered = failed.is_answer();
-            if failed.is_about_schema
-                && request.schema.is_some()
-                && let Some(next) = self.weaker(dialect)
-            {
+            let next = match failed.is_about_schema && request.schema.is_some() {
+                true => self.weaker(dialect),
+                false => None,
+            };
+            series = series.after(failed.class, failed.is_answer(), next.is_some());
+            if let Some(next) = next {
                 weaker = Some(next);
                 previous = Some(failed.class);
                 continue;

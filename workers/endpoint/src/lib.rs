@@ -26,6 +26,7 @@ mod reply;
 mod request;
 mod said;
 mod sending;
+mod series;
 mod stop;
 
 pub use canonical::CanonicalRequest;
@@ -38,3 +39,4 @@ pub use reply::{Choice, FinishReason, Reply, ReplyError, Usage};
 pub use request::{
     ChatMessage, CompletionRequest, Parameters, Prompt, RequestKey, ResponseSchema, TokenBound,
 };
+pub use series::Series;

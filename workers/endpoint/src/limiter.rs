@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::failure::FailureClass;
+use crate::series::Series;
 
 /// What remains of the limit when the server says that it has too much to do.
 const DECREASE: f64 = 0.7;
@@ -33,12 +34,17 @@ pub fn n_throttled() -> u64 {
 #[async_trait]
 pub trait Pace: Send + Sync {
     /// Returns when the request may be sent; false if it must not be, and then it is not.
-    /// `previous` is why it is sent again.
-    async fn before(&self, previous: Option<FailureClass>) -> bool;
+    /// `previous` is why it is sent again; `series` takes it in when it [has](Series::at) a number.
+    async fn before(&self, previous: Option<FailureClass>, series: Series) -> bool;
 
     /// The number of the sending that was consented to, over all processes that send the request.
     async fn number(&self) -> Option<u32> {
         None
+    }
+
+    /// The series that the first sending goes on with: that of those before it by others.
+    fn series(&self) -> Series {
+        Series::default()
     }
 
     /// Whether consent still holds, now that there is a place in flight. If not, it is withdrawn and

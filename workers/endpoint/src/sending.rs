@@ -49,7 +49,7 @@ impl Failed {
 }
 
 /// What tells a provider that a request is the same as one before: everything that the answer depends
-/// on, how JSON is asked for, and after an answer that is no reply the number of the sending.
+/// on, how JSON is asked for, and the number of its [series](crate::Series).
 pub(crate) fn idempotency_key(
     key: &str,
     request: &CompletionRequest,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use gleaner_endpoint::{
     Client, CompletionRequest, Dialect, EndpointConfig, FailureClass, Pace, Parameters, Prompt,
-    Timeouts,
+    Series, Timeouts,
 };
 use gleaner_scripted_endpoint::{Play, ScriptedServer, ServerOptions, in_turn};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ struct Consent;
 
 #[async_trait]
 impl Pace for Consent {
-    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+    async fn before(&self, _previous: Option<FailureClass>, _series: Series) -> bool {
         true
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gleaner_endpoint::{
     CallError, Client, Dialect, EndpointConfig, FailureClass, LossDialect, LossesError, Pace,
-    PromptToken, Timeouts,
+    PromptToken, Series, Timeouts,
 };
 use gleaner_scripted_endpoint::losses::{log_likelihoods, tokens};
 use gleaner_scripted_endpoint::{Play, PromptLosses, ScriptedServer, ServerOptions, always};
@@ -22,7 +22,7 @@ struct Consent;
 
 #[async_trait]
 impl Pace for Consent {
-    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+    async fn before(&self, _previous: Option<FailureClass>, _series: Series) -> bool {
         true
     }
 }

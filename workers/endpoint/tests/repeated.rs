@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gleaner_endpoint::{
     CallError, ChatMessage, Client, CompletionRequest, Dialect, EndpointConfig, FailureClass,
-    LossDialect, Pace, Parameters, Prompt, RawReply, Reply, ResponseSchema, Secret, Timeouts,
+    LossDialect, Pace, Parameters, Prompt, RawReply, Reply, ResponseSchema, Secret, Series,
+    Timeouts,
 };
 use gleaner_scripted_endpoint::{Play, Request, Script, ScriptedServer, ServerOptions, always};
 use serde_json::json;
@@ -21,7 +22,7 @@ struct Consent;
 
 #[async_trait]
 impl Pace for Consent {
-    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+    async fn before(&self, _previous: Option<FailureClass>, _series: Series) -> bool {
         true
     }
 }
@@ -210,7 +211,7 @@ async fn what_was_not_answered_is_sent_under_the_same_key() {
         seen.lock().expect("no panic").extend(request.key.clone());
         match request.number {
             0 | 2 => Play::Reset,
-            1 => status(503, ""),
+            1 => status(500, ""),
             _ => Play::Answer,
         }
     });
@@ -220,4 +221,26 @@ async fn what_was_not_answered_is_sent_under_the_same_key() {
     assert_eq!(keys.len(), 4);
     assert_eq!((&keys[0], &keys[2]), (&keys[1], &keys[3]));
     assert_ne!(keys[1], keys[2]);
+}
+
+/// What throttles does not look at keys: what was not answered before may be done all the same.
+#[tokio::test]
+async fn what_was_not_answered_keeps_its_key_while_the_server_throttles() {
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&keys);
+    let script: Script = Arc::new(move |request| {
+        seen.lock().expect("no panic").extend(request.key.clone());
+        match request.number {
+            0 => status(429, ""),
+            1 => Play::Reset,
+            2 => status(503, ""),
+            _ => Play::Answer,
+        }
+    });
+    let server = server(script).await;
+    ask(&client(&server), "rivers").await.expect("a reply");
+    let keys = keys.lock().expect("no panic").clone();
+    assert!(keys[1..].iter().all(|key| *key == keys[1]), "{keys:?}");
+    assert_eq!(keys.len(), 4);
+    assert_ne!(keys[0], keys[1]);
 }

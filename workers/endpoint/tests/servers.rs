@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gleaner_endpoint::{
     CallError, ChatMessage, Client, CompletionRequest, Dialect, EndpointConfig, FailureClass, Pace,
-    Parameters, Prompt, RawReply, Reply, ResponseSchema, Secret, Timeouts,
+    Parameters, Prompt, RawReply, Reply, ResponseSchema, Secret, Series, Timeouts,
 };
 use gleaner_scripted_endpoint::{Play, Script, ScriptedServer, ServerOptions, always, in_turn};
 use serde_json::json;
@@ -23,7 +23,7 @@ struct Consent(AtomicU32);
 
 #[async_trait]
 impl Pace for Consent {
-    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+    async fn before(&self, _previous: Option<FailureClass>, _series: Series) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -426,7 +426,7 @@ struct Fickle {
 
 #[async_trait]
 impl Pace for Fickle {
-    async fn before(&self, _previous: Option<FailureClass>) -> bool {
+    async fn before(&self, _previous: Option<FailureClass>, _series: Series) -> bool {
         self.n_asked.fetch_add(1, Ordering::Relaxed);
         true
     }

@@ -24,7 +24,7 @@ use gleaner_models::train::{
     TrainedTokenizer, Trainer, TrainingConfig,
 };
 use gleaner_models::windows::document_windows;
-use gleaner_models::{LanguageModel, LoadOptions, ModelDirectory};
+use gleaner_models::{LoadOptions, ModelDirectory, losses_together};
 use serde_json::Value;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -85,6 +85,7 @@ fn main() -> Outcome<()> {
         learning_rate: settings.get("lr2", config.learning_rate),
         sequences_per_step: settings.get("batch2", config.sequences_per_step),
         context: settings.get("context", config.context),
+        frozen_layers: settings.get("frozen", config.frozen_layers),
         ..config
     };
     let context = config.context;
@@ -99,10 +100,9 @@ fn main() -> Outcome<()> {
         tokens.truncate(tokens_max);
         ids.push(tokens);
     }
-    let prior = losses(&folder, &ids, context)?;
     let beside = folder.join("conditional");
     conditional.write(&beside)?;
-    let conditional = losses(&beside, &ids, context)?;
+    let [prior, conditional] = losses(&folder, &beside, &ids, context)?;
     if !settings.0.contains_key("prior") {
         std::fs::remove_dir_all(&folder)?;
     }
@@ -187,11 +187,19 @@ fn train_prior(settings: &Settings, rows: &[Row]) -> Outcome<TrainedModel> {
     train("prior", config, &documents, start)
 }
 
-/// The losses of every document's tokens, in windows.
-fn losses(folder: &Path, ids: &[Vec<u32>], context: usize) -> Outcome<Vec<Vec<f32>>> {
-    let directory = ModelDirectory::open(folder)?;
+/// The losses of every document's tokens under both models, in windows.
+fn losses(
+    prior: &Path,
+    conditional: &Path,
+    ids: &[Vec<u32>],
+    context: usize,
+) -> Outcome<[Vec<Vec<f32>>; 2]> {
+    let directory = ModelDirectory::open(prior)?;
     let eos_id = directory.eos_id(None)?;
-    let model = directory.load(&LoadOptions::default())?;
+    let models = [
+        directory.load(&LoadOptions::default())?,
+        ModelDirectory::open(conditional)?.load(&LoadOptions::default())?,
+    ];
     let mut windows = Vec::new();
     let mut document_of = Vec::new();
     for (document, ids) in ids.iter().enumerate() {
@@ -201,9 +209,13 @@ fn losses(folder: &Path, ids: &[Vec<u32>], context: usize) -> Outcome<Vec<Vec<f3
         }
     }
     let sequences: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
-    let mut losses = vec![Vec::new(); ids.len()];
-    for (document, of_window) in document_of.into_iter().zip(model.losses(&sequences)?) {
-        losses[document].extend(of_window);
+    let mut losses = [const { Vec::new() }; 2];
+    let of_models = losses_together(&[&models[0], &models[1]], &sequences)?;
+    for (losses, of_windows) in losses.iter_mut().zip(of_models) {
+        losses.resize_with(ids.len(), Vec::new);
+        for (&document, of_window) in document_of.iter().zip(of_windows) {
+            losses[document].extend(of_window);
+        }
     }
     Ok(losses)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gleaner_endpoint::{
     Action, CallError, CanonicalRequest, Client, CompletionRequest, Dialect, FailureClass,
-    RequestKey, Usage,
+    RequestKey, Series, Usage,
 };
 use gleaner_schemas::job::Price;
 use gleaner_schemas::{Failure, FailureKind};
@@ -204,6 +204,7 @@ impl Exchange {
         let mut pause = LOOK_PAUSE_MIN;
         let mut number = 0;
         let mut over = None;
+        let mut series = Series::default();
         let output = &self.parts.output;
         loop {
             if let Some(stored) = stored::reply(output, &key).await.map_err(Failure::from)? {
@@ -218,7 +219,8 @@ impl Exchange {
             if let Some(error) = self.parts.client.stopped() {
                 return Err(self.no_answer(error));
             }
-            let wait = match self.next_number(&key, number, over).await? {
+            let turn = self.next_number(&key, number, over, &mut series).await?;
+            let wait = match turn {
                 Turn::Free(free) => {
                     number = free;
                     None
@@ -265,7 +267,8 @@ impl Exchange {
             let (ended, is_kept_waiting) = (cancel.clone(), CancellationToken::new());
             let kept_waiting = is_kept_waiting.clone();
             let sending = self.sendings.spawn(async move {
-                let sent = this.send(&asked, &key, number, &ended, &kept_waiting).await;
+                let first = (number, series);
+                let sent = this.send(&asked, &key, first, &ended, &kept_waiting).await;
                 drop(going);
                 sent
             });
@@ -294,8 +297,14 @@ impl Exchange {
     }
 
     /// Whether the request can be sent. Those before `from` have ended; the time of `over` was over
-    /// when it was looked at last.
-    async fn next_number(&self, key: &str, from: u32, over: Option<u32>) -> Result<Turn, Failure> {
+    /// when it was looked at last. `series` is that of those which have ended.
+    async fn next_number(
+        &self,
+        key: &str,
+        from: u32,
+        over: Option<u32>,
+        series: &mut Series,
+    ) -> Result<Turn, Failure> {
         let parts = &self.parts;
         for number in from..SENDINGS_MAX {
             let Some((sent, put_ms)) = stored::sent(&parts.output, key, number).await? else {
@@ -306,7 +315,9 @@ impl Exchange {
                 true => !parts.under_way.has(key),
                 false => sent.process.has_ended(),
             };
-            if has_ended || stored::is_withdrawn(&parts.output, key, number).await? {
+            let is_withdrawn = stored::is_withdrawn(&parts.output, key, number).await?;
+            if has_ended || is_withdrawn {
+                *series = sent.goes_on(*series, is_withdrawn);
                 continue;
             }
             if is_own || !sent.is_over(put_ms, parts.time.now_ms().await?) {
@@ -315,6 +326,7 @@ impl Exchange {
             if over != Some(number) {
                 return Ok(Turn::Over(number));
             }
+            *series = sent.goes_on(*series, false);
         }
         Err(Failure::new(
             FailureKind::Permanent,
@@ -325,13 +337,13 @@ impl Exchange {
         ))
     }
 
-    /// Sends a request under a free number, with retries under the next ones, and stores the reply.
-    /// `kept_waiting` is cancelled when the store does not take it at once.
+    /// Sends a request under a free number of a series, with retries under the next ones, and stores the
+    /// reply. `kept_waiting` is cancelled when the store does not take it at once.
     async fn send(
         &self,
         asked: &Asked,
         key: &str,
-        number: u32,
+        (number, series): (u32, Series),
         cancel: &CancellationToken,
         kept_waiting: &CancellationToken,
     ) -> Result<Sending, NoAnswer> {
@@ -344,6 +356,7 @@ impl Exchange {
             key,
             stage: &request.stage,
             estimate,
+            series,
             rank: asked.rank,
             pace_tokens: bound.prompt / BYTES_PER_TOKEN + bound.completion,
             ending: Ending {

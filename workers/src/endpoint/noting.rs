@@ -1,7 +1,7 @@
 //! What comes before each sending of a request: its time, a part of the budget, the note.
 
 use async_trait::async_trait;
-use gleaner_endpoint::{FailureClass, Pace};
+use gleaner_endpoint::{FailureClass, Pace, Series};
 use gleaner_schemas::Failure;
 use tokio::sync::Mutex;
 
@@ -48,6 +48,8 @@ pub(super) struct Noting<'a> {
     pub(super) stage: &'a str,
     /// What it may cost at most: a token has at least a byte.
     pub(super) estimate: Amounts,
+    /// Of those who sent it before.
+    pub(super) series: Series,
     /// Of the task that it is for.
     pub(super) rank: u64,
     /// About its tokens, for rates, which need no upper bound.
@@ -57,7 +59,7 @@ pub(super) struct Noting<'a> {
 }
 
 impl Noting<'_> {
-    async fn note(&self, state: &mut NotingState) -> Result<(), Ended> {
+    async fn note(&self, state: &mut NotingState, series: Series) -> Result<(), Ended> {
         let parts = self.parts;
         let failed = |failure: Failure| Ended::Failed(failure);
         if !state.is_paced {
@@ -88,6 +90,7 @@ impl Noting<'_> {
             format: SentRequest::FORMAT,
             request: self.key.to_owned(),
             number: state.number,
+            series: series.at(state.number).number,
             endpoint: parts.facts.hash.clone(),
             stage: self.stage.to_owned(),
             lease: reservation.lease.clone(),
@@ -136,7 +139,7 @@ impl Noting<'_> {
 
 #[async_trait]
 impl Pace for Noting<'_> {
-    async fn before(&self, previous: Option<FailureClass>) -> bool {
+    async fn before(&self, previous: Option<FailureClass>, series: Series) -> bool {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.take() {
             state.is_paced = false;
@@ -149,7 +152,7 @@ impl Pace for Noting<'_> {
             };
             self.parts.purse.settle(open.reservation, spent).await;
         }
-        match self.note(&mut state).await {
+        match self.note(&mut state, series).await {
             Ok(()) => true,
             Err(ended) => {
                 state.ended = Some(ended);
@@ -165,6 +168,10 @@ impl Pace for Noting<'_> {
             .open
             .as_ref()
             .map(|open| open.number)
+    }
+
+    fn series(&self) -> Series {
+        self.series
     }
 
     async fn is_current(&self) -> bool {

@@ -13,6 +13,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
 use bytes::Bytes;
+use gleaner_endpoint::Series;
 use gleaner_schemas::columns::with_field_ids;
 use gleaner_schemas::{Failure, FailureKind};
 use gleaner_storage::{Created, Output, OutputError, layout};
@@ -36,6 +37,9 @@ pub struct SentRequest {
     pub request: String,
     /// For the how many-th time, from 0.
     pub number: u32,
+    /// Number of the series of sendings that it is of, which the idempotency key ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<u32>,
     /// Hash of the endpoint's URL and model.
     pub endpoint: String,
     /// Name of the stage.
@@ -66,6 +70,25 @@ impl SentRequest {
     pub fn is_over(&self, put_ms: i64, now_ms: i64) -> bool {
         let lasts_ms = self.until_ms.saturating_sub(self.sent_ms);
         now_ms.saturating_sub(put_ms) >= lasts_ms
+    }
+
+    /// The series that the next sending goes on with, if nobody waits for this one any more and those
+    /// before it were of `series`.
+    #[must_use]
+    pub fn goes_on(&self, series: Series, is_withdrawn: bool) -> Series {
+        match is_withdrawn {
+            false => Series {
+                number: self.series,
+                may_be_at_work: true,
+                is_over: false,
+            },
+            true if series.may_be_at_work => series,
+            // The server may have refused it, and would refuse the same again.
+            true => Series {
+                is_over: true,
+                ..series
+            },
+        }
     }
 }
 

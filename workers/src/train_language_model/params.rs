@@ -40,6 +40,12 @@ pub struct TrainParams {
     /// Highest learning rate; default: by the size, lower where a model is trained further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
+    /// Of a model that is trained further: its first layers that stay as they are, and its embedding with
+    /// them, which is the head too in models that Gleaner trains. What it then has in common with the
+    /// first model is computed once for both. 0 trains everything; default: a third of its
+    /// layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_layers: Option<u32>,
     /// Seed of the sample, the first weights and the order of the documents.
     #[serde(default)]
     pub seed: u64,
@@ -129,6 +135,10 @@ impl TrainParams {
         if params.from.is_some() && params.vocabulary.is_some() {
             let message = "a model that is trained further keeps its vocabulary";
             return Err(job.error_at(&at("vocabulary"), message, None));
+        }
+        if params.size.is_some() && params.frozen_layers.is_some() {
+            let message = "a new model has no layers that could stay as they are";
+            return Err(job.error_at(&at("frozen_layers"), message, None));
         }
         Ok(params)
     }

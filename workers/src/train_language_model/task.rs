@@ -16,6 +16,7 @@ pub(super) struct TrainTaskParams {
     pub(super) epochs: Option<u64>,
     pub(super) vocabulary: Option<u64>,
     pub(super) learning_rate: Option<f64>,
+    pub(super) frozen_layers: Option<u32>,
     pub(super) seed: u64,
     pub(super) held_out: f64,
     pub(super) early_stop: Option<u32>,
@@ -35,6 +36,7 @@ impl TrainTaskParams {
             epochs: params.epochs,
             vocabulary: params.vocabulary,
             learning_rate: params.learning_rate,
+            frozen_layers: params.frozen_layers,
             seed: params.seed,
             held_out: params.held_out_share(),
             early_stop: params.early_stop,
@@ -83,6 +85,9 @@ impl TrainTaskParams {
         }
         if let Some(learning_rate) = self.learning_rate {
             config.learning_rate = learning_rate;
+        }
+        if let Some(n_layers) = self.frozen_layers {
+            config.frozen_layers = n_layers as usize;
         }
         match self.early_stop {
             Some(0) => config.patience = None,

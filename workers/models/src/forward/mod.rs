@@ -7,7 +7,8 @@
 //!    sequence ([`attention`]), all else over all rows at once.
 //! 3. The [loss] is taken in blocks of the vocabulary.
 //!
-//! Nothing of a row depends on the rows beside it: batches, order and threads change no loss.
+//! Nothing of a row depends on the rows beside it: batches, order and threads change no loss. What
+//! models that begin alike have in common is [computed once](shared).
 
 mod attention;
 mod continuation;
@@ -15,6 +16,7 @@ mod loss;
 pub(crate) mod operators;
 mod pack;
 mod run;
+mod shared;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use crate::{LanguageModel, ModelDirectory, ModelError};
 pub use continuation::Continuation;
 use pack::{Pack, packs};
 use run::WorkingSet;
+use shared::{Kin, kin};
 use weights::ForwardWeights;
 
 /// Rows of a pack: weights stream once for all of them.
@@ -202,7 +205,8 @@ impl LanguageModel for CausalModel {
 }
 
 /// The losses of the same sequences under several models, in the order of the models: work of all
-/// models is in flight at once.
+/// models is in flight at once, and the first layers that models have in common, with the embedding
+/// before them, are computed once.
 ///
 /// # Errors
 ///
@@ -219,25 +223,51 @@ pub fn losses_together(
     }
     let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
     let packs = packs(&lengths, PACK_ROWS);
+    let groups = kin(models);
     // The packs of all models, the largest first.
-    let items: Vec<(usize, &Pack)> = packs
+    let items: Vec<(&Kin, &Pack)> = packs
         .iter()
-        .flat_map(|pack| (0..models.len()).map(move |model_idx| (model_idx, pack)))
+        .flat_map(|pack| groups.iter().map(move |group| (group, pack)))
         .collect();
-    let done: Vec<Vec<Vec<f32>>> = first.pool.install(|| {
+    let done: Vec<Vec<Vec<Vec<f32>>>> = first.pool.install(|| {
         let items = items.par_iter().with_max_len(1);
         items
-            .map(|(model_idx, pack)| models[*model_idx].run(pack, sequences))
+            .map(|(group, pack)| run(models, group, pack, sequences))
             .collect()
     });
     let empty: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
     let mut losses = vec![empty; models.len()];
-    for ((model_idx, pack), of_pack) in items.iter().zip(done) {
-        for (sequence, of_sequence) in pack.sequences.iter().zip(of_pack) {
-            losses[*model_idx][*sequence] = of_sequence;
+    for ((group, pack), of_models) in items.iter().zip(done) {
+        for (&model, of_pack) in group.different.iter().zip(of_models) {
+            for (&sequence, of_sequence) in pack.sequences.iter().zip(of_pack) {
+                losses[model][sequence] = of_sequence;
+            }
+        }
+    }
+    for group in &groups {
+        for &model in &group.equal {
+            losses[model] = losses[group.different[0]].clone();
         }
     }
     Ok(losses)
+}
+
+/// The losses of a pack under the different models of a group.
+fn run(
+    models: &[&CausalModel],
+    group: &Kin,
+    pack: &Pack,
+    sequences: &[&[u32]],
+) -> Vec<Vec<Vec<f32>>> {
+    let models: Vec<&CausalModel> = group.different.iter().map(|&model| models[model]).collect();
+    let idle = || {
+        let idle = models[0].idle.lock();
+        idle.unwrap_or_else(PoisonError::into_inner)
+    };
+    let mut working = idle().pop().unwrap_or_default();
+    let losses = working.run(&models, group.n_layers, pack, sequences);
+    idle().push(working);
+    losses
 }
 
 impl CausalModel {
@@ -245,13 +275,5 @@ impl CausalModel {
     #[must_use]
     pub fn pool(&self) -> &Arc<ThreadPool> {
         &self.pool
-    }
-
-    fn run(&self, pack: &Pack, sequences: &[&[u32]]) -> Vec<Vec<f32>> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut working = idle().pop().unwrap_or_default();
-        let losses = working.run(self, pack, sequences);
-        idle().push(working);
-        losses
     }
 }

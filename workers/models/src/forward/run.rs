@@ -1,5 +1,7 @@
 //! One pack through the layers.
 
+use std::ops::Range;
+
 use super::CausalModel;
 use super::attention::{AttentionScratch, attend};
 use super::loss::{LossScratch, losses};
@@ -22,6 +24,8 @@ pub(super) struct WorkingSet {
     stream: Vec<f32>,
     /// Normalised rows, or what is to be normalised, `[rows, hidden]`.
     normed: Vec<f32>,
+    /// The stream where models that begin alike part, `[rows, hidden]`.
+    parting: Vec<f32>,
     /// `[rows, queries + keys + values]`
     qkv: Vec<f32>,
     /// `[rows, queries]`
@@ -42,7 +46,7 @@ impl WorkingSet {
     pub(super) fn bytes(architecture: &Architecture, weights: WeightType, context: usize) -> u64 {
         let n_rows = PACK_ROWS.max(context);
         let (hidden, query) = (architecture.hidden_size, architecture.query_size());
-        let row = 2 * hidden + 2 * query + 2 * architecture.kv_size() + 2;
+        let row = 3 * hidden + 2 * query + 2 * architecture.kv_size() + 2;
         let inner = inner_stride(architecture);
         let widest = hidden.max(query).max(architecture.intermediate_size);
         let bytes = 4 * (n_rows * row + MLP_ROWS * inner + hidden)
@@ -52,13 +56,18 @@ impl WorkingSet {
         bytes as u64
     }
 
-    /// The losses of each sequence of a pack.
+    /// The losses of each sequence of a pack under each of some models whose first `n_shared` layers,
+    /// and the embedding, are the same.
     pub(super) fn run(
         &mut self,
-        model: &CausalModel,
+        models: &[&CausalModel],
+        n_shared: usize,
         pack: &Pack,
         sequences: &[&[u32]],
-    ) -> Vec<Vec<f32>> {
+    ) -> Vec<Vec<Vec<f32>>> {
+        let Some((first, others)) = models.split_first() else {
+            return Vec::new();
+        };
         let n_rows = pack.n_rows;
         self.targets.clear();
         let inputs = |&sequence: &usize| {
@@ -71,18 +80,36 @@ impl WorkingSet {
         let places = pack.sequences.iter().map(inputs);
         let places = places.flat_map(|ids| ids.iter().copied().enumerate());
         let mut sequences_alone = SequencesAlone { pack, sequences };
-        self.layers(model, n_rows, places, &mut sequences_alone);
-        let head = model.weights.head();
-        self.losses.resize(n_rows, 0.0);
+        self.begin(first, n_rows, places);
+        self.through(first, 0..n_shared, &mut sequences_alone);
+        if !others.is_empty() {
+            self.parting.clone_from(&self.stream);
+        }
+        let mut losses = Vec::with_capacity(models.len());
+        for (number, model) in models.iter().enumerate() {
+            if number > 0 {
+                self.stream.copy_from_slice(&self.parting);
+            }
+            let n_layers = model.architecture.n_layers();
+            self.through(model, n_shared..n_layers, &mut sequences_alone);
+            losses.push(self.end(model, pack, sequences));
+        }
+        losses
+    }
+
+    /// The losses of each sequence, from the rows behind the last layer.
+    fn end(&mut self, model: &CausalModel, pack: &Pack, sequences: &[&[u32]]) -> Vec<Vec<f32>> {
+        self.normalise(&model.architecture, &model.weights.final_norm);
+        self.losses.resize(pack.n_rows, 0.0);
         losses(
-            head,
+            model.weights.head(),
             &self.normed,
             &self.targets,
             &mut self.loss,
             &mut self.product,
             &mut self.losses,
         );
-        let mut rest = &self.losses[..n_rows];
+        let mut rest = &self.losses[..pack.n_rows];
         let of_sequence = |&sequence: &usize| {
             let (losses, others) = rest.split_at(sequences[sequence].len() - 1);
             rest = others;
@@ -100,14 +127,29 @@ impl WorkingSet {
         mix: &mut impl Mix,
     ) {
         let architecture = &model.architecture;
-        let hidden = architecture.hidden_size;
+        self.begin(model, n_rows, places);
+        self.through(model, 0..architecture.n_layers(), mix);
+        self.normalise(architecture, &model.weights.final_norm);
+    }
+
+    /// Rows, each a position and an id, in the stream before the first layer.
+    fn begin(
+        &mut self,
+        model: &CausalModel,
+        n_rows: usize,
+        places: impl Iterator<Item = (usize, u32)>,
+    ) {
+        let hidden = model.architecture.hidden_size;
         self.embed(model, n_rows, places);
         self.normed.resize(n_rows * hidden, 0.0);
         self.row.resize(hidden, 0.0);
-        for number in 0..architecture.layers.len() {
+    }
+
+    /// The stream through some layers.
+    fn through(&mut self, model: &CausalModel, layers: Range<usize>, mix: &mut impl Mix) {
+        for number in layers {
             self.layer(model, number, mix);
         }
-        self.normalise(architecture, &model.weights.final_norm);
     }
 
     /// The normalised rows after [`WorkingSet::layers`], and room for a product.

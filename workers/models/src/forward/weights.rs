@@ -1,5 +1,8 @@
 //! The weights of a model as the forward pass multiplies them.
 
+use std::cell::RefCell;
+
+use super::shared::StageHasher;
 use crate::architecture::{Architecture, Positions};
 use crate::product::{Matrix, WeightType};
 use crate::{ModelDirectory, ModelError, Part, Slot};
@@ -40,6 +43,8 @@ pub(super) struct ForwardWeights {
     pub(super) final_norm: NormWeights,
     /// `None`: the embedding.
     pub(super) head: Option<Matrix>,
+    /// Hashes that tell how far another model computes the same.
+    pub(super) stages: Vec<u128>,
 }
 
 impl ForwardWeights {
@@ -71,10 +76,13 @@ impl ForwardWeights {
                 .iter()
                 .find(|slot| slot.layer == layer && slot.part == part)
         };
+        let stages = RefCell::new(StageHasher::new(architecture));
         // What the architecture has not is empty.
         let read = |layer: Option<usize>, part: Part| -> Result<Vec<f32>, ModelError> {
             let slot: Option<&Slot> = find(layer, part);
-            slot.map_or(Ok(Vec::new()), |slot| directory.read(slot))
+            let values = slot.map_or(Ok(Vec::new()), |slot| directory.read(slot))?;
+            stages.borrow_mut().add(layer, part, &values);
+            Ok(values)
         };
         let matrix = |layer: Option<usize>, n_in: usize, parts: &[Part]| {
             let parts: Result<Vec<Vec<f32>>, ModelError> =
@@ -114,7 +122,7 @@ impl ForwardWeights {
                 down_bias: read(layer, Part::DownBias)?,
             })
         };
-        Ok(Self {
+        let mut all = Self {
             embedding: matrix(None, hidden, &[Part::Embedding])?,
             positions: match architecture.positions {
                 Positions::Learned => read(None, Part::PositionEmbedding)?,
@@ -128,6 +136,9 @@ impl ForwardWeights {
                 true => None,
                 false => Some(matrix(None, hidden, &[Part::Head])?),
             },
-        })
+            stages: Vec::new(),
+        };
+        all.stages = stages.into_inner().finish();
+        Ok(all)
     }
 }

@@ -50,6 +50,11 @@ pub struct TrainingConfig {
     pub lanes: usize,
     /// Seed of the order of sequences (that of new weights is given where they are made).
     pub seed: u64,
+    /// The first layers that stay as they are, and the embedding with them, which may be the head too; 0:
+    /// everything is trained. Two models that begin alike are
+    /// [scored](crate::losses_together) in less time.
+    #[serde(default)]
+    pub frozen_layers: usize,
 }
 
 /// Tokens of a lane that are computed at once: more are computed in pieces, to bound memory.
@@ -80,6 +85,7 @@ impl TrainingConfig {
             patience: Some(5),
             lanes,
             seed: 0,
+            frozen_layers: 0,
         }
     }
 
@@ -92,6 +98,7 @@ impl TrainingConfig {
             sequences_per_step: 8,
             length: Length::Epochs(1),
             learning_rate: (0.3 / architecture.hidden_size.max(1) as f64).min(2e-3),
+            frozen_layers: architecture.n_layers() / 3,
             ..Self::scratch(Size::M5)
         }
     }
@@ -115,7 +122,7 @@ impl TrainingConfig {
         n_threads: usize,
     ) -> Result<u64, TrainError> {
         self.check()?;
-        let network = Network::new(architecture, self.context)?;
+        let network = Network::new(architecture, self.context, self.frozen_layers)?;
         let vectors = 4 + self.n_lanes() as u64;
         let n_rows = self.sequences_per_piece() as u64 * self.context as u64;
         let scratch = 4 * (128 * architecture.vocab_size + 128 * self.context) as u64;

@@ -45,7 +45,8 @@ impl Workspace {
         &self.losses
     }
 
-    /// The same, and adds `scale` times the gradient of the sum of losses to `gradient`.
+    /// The same, and adds `scale` times the gradient of the sum of losses to `gradient`, at the places of
+    /// what is trained.
     pub(crate) fn losses_and_gradient(
         &mut self,
         network: &Network,
@@ -64,7 +65,7 @@ impl Workspace {
             }
         }
         self.head(network, parameters, batch, Some((scale, gradient)));
-        for step in network.steps.iter().rev() {
+        for step in network.steps[network.first_trained..].iter().rev() {
             self.step_back(network, parameters, batch, step, gradient);
         }
         &self.losses
@@ -102,7 +103,9 @@ impl Workspace {
             None => None,
             Some((scale, gradient)) => Some(loss::Gradients {
                 hidden: &mut self.gradients[network.hidden],
-                head: &mut gradient[network.head.clone()],
+                head: network
+                    .trains_head
+                    .then(|| &mut gradient[network.head.clone()]),
                 scale,
             }),
         };

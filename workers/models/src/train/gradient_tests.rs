@@ -7,7 +7,7 @@ use super::kernels::loss::UNSCORED;
 use super::network::Network;
 use super::plain;
 use super::random::Random;
-use crate::Architecture;
+use crate::{Architecture, Part};
 
 const LLAMA: &str = r#""model_type": "llama", "hidden_act": "silu", "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}"#;
 
@@ -21,7 +21,7 @@ fn check(parts: &str) {
         Architecture::from_config(config.as_bytes(), Path::new("config.json")).expect("config");
     // Longer than a block of attention, with more rows than a block of the head.
     let length = 70;
-    let network = Network::new(&architecture, length).expect("network");
+    let network = Network::new(&architecture, length, 0).expect("network");
     let mut random = Random::new(5, "test");
     let mut parameters = network.places.initial(&architecture, 1);
     for value in &mut parameters {
@@ -61,6 +61,29 @@ fn check(parts: &str) {
     }
     let again = workspace.losses(&network, &parameters, batch);
     assert_eq!(again.iter().map(|&loss| f64::from(loss)).sum::<f64>(), loss);
+    check_frozen(&architecture, &parameters, batch, &gradient);
+}
+
+/// With a frozen layer the gradient is the same, but for what is not trained.
+fn check_frozen(
+    architecture: &Architecture,
+    parameters: &[f32],
+    batch: Batch<'_>,
+    expected: &[f32],
+) {
+    let network = Network::new(architecture, batch.length, 1).expect("network");
+    let mut gradient = vec![0.0; parameters.len()];
+    let mut workspace = Workspace::default();
+    let _ = workspace.losses_and_gradient(&network, parameters, batch, 1.0, &mut gradient);
+    for (slot, place) in network.places.slots() {
+        let is_frozen =
+            slot.layer == Some(0) || matches!(slot.part, Part::Embedding | Part::PositionEmbedding);
+        let found = &gradient[place.clone()];
+        match is_frozen {
+            true => assert!(found.iter().all(|&g| g == 0.0), "{slot:?}"),
+            false => assert_eq!(found, &expected[place.clone()], "{slot:?}"),
+        }
+    }
 }
 
 #[test]

@@ -88,11 +88,20 @@ pub(crate) struct Network {
     pub(crate) head: Place,
     pub(crate) rotary: Option<rotary::Tables>,
     pub(crate) places: Places,
+    /// The first step whose weights are trained; those of the steps before stay as they are.
+    pub(crate) first_trained: usize,
+    /// Whether the head is trained: not where it is an embedding that is not.
+    pub(crate) trains_head: bool,
 }
 
 impl Network {
-    /// The network of an architecture, for sequences of up to `context` tokens.
-    pub(crate) fn new(architecture: &Architecture, context: usize) -> Result<Self, ModelError> {
+    /// The network of an architecture, for sequences of up to `context` tokens. If layers are frozen, the
+    /// first `n_frozen_layers` and the embedding are not trained.
+    pub(crate) fn new(
+        architecture: &Architecture,
+        context: usize,
+        n_frozen_layers: usize,
+    ) -> Result<Self, ModelError> {
         if context > architecture.max_positions {
             return Err(ModelError::input(format!(
                 "a context of {context} tokens where the model has {} positions: ask for a shorter context",
@@ -119,8 +128,12 @@ impl Network {
             without_gradient: Vec::new(),
         };
         let mut x = builder.embed()?;
+        let mut first_trained = 0;
         for (number, layer) in architecture.layers.iter().enumerate() {
             x = builder.layer(x, number, layer)?;
+            if number < n_frozen_layers {
+                first_trained = builder.steps.len();
+            }
         }
         let hidden = builder.norm(x, None, Part::FinalNorm, Part::FinalNormBias);
         let head = builder.weight(
@@ -146,6 +159,8 @@ impl Network {
             head,
             rotary,
             places,
+            first_trained,
+            trains_head: n_frozen_layers == 0 || !architecture.tied_head,
         })
     }
 

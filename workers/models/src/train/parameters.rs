@@ -90,12 +90,13 @@ impl Places {
     }
 
     /// The ranges that weight decay shrinks: matrices of products, not norms, biases and embeddings
-    /// (nor a head that is the embedding).
-    pub(crate) fn decayed(&self) -> Vec<Range<usize>> {
+    /// (nor a head that is the embedding), nor the first `n_frozen_layers`.
+    pub(crate) fn decayed(&self, n_frozen_layers: usize) -> Vec<Range<usize>> {
         self.slots
             .iter()
             .filter(|(slot, _)| {
-                !slot.part.is_vector()
+                slot.layer.is_none_or(|layer| layer >= n_frozen_layers)
+                    && !slot.part.is_vector()
                     && !matches!(slot.part, Part::Embedding | Part::PositionEmbedding)
             })
             .map(|(_, place)| place.clone())

@@ -133,7 +133,15 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         config.check()?;
         data.check(start.architecture.vocab_size)?;
-        let network = Network::new(&start.architecture, config.context)?;
+        let (n_frozen, n_layers) = (config.frozen_layers, start.architecture.n_layers());
+        if n_frozen > 0 && n_frozen >= n_layers {
+            return Err(TrainError::Setting {
+                name: "frozen layers",
+                found: n_frozen.to_string(),
+                expected: "fewer than the model has",
+            });
+        }
+        let network = Network::new(&start.architecture, config.context, n_frozen)?;
         let n_sequences = (data.train.len() - 1) / config.context;
         if n_sequences < config.sequences_per_step {
             return Err(TrainError::TooFewTokens {
@@ -144,7 +152,7 @@ impl Trainer {
         let n_steps = config.n_steps(n_sequences);
         let n_parameters = network.places.len();
         Ok(Self {
-            decayed: network.places.decayed(),
+            decayed: network.places.decayed(n_frozen),
             schedule: config.schedule(n_steps),
             order: Order::new(config.seed, n_sequences),
             n_sequences,

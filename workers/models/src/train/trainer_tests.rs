@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::*;
-use crate::ModelDirectory;
+use crate::{
+    CausalModel, LanguageModel as _, LoadOptions, ModelDirectory, Part, WeightType, losses_together,
+};
 
 const WORDS: [&str; 12] = [
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa",
@@ -342,6 +344,65 @@ fn a_model_is_written_read_and_continued_with_its_tokenizer() {
         file(&conditional, "model.safetensors")
     );
     assert!(Start::directory(Path::new("/nowhere"), None).is_err());
+}
+
+/// What is frozen stays as it is to the last bit, so that both models compute it once.
+#[test]
+fn frozen_layers_stay_and_are_shared() {
+    let (prior_at, conditional_at) = (
+        tempfile::tempdir().expect("folder"),
+        tempfile::tempdir().expect("folder"),
+    );
+    let (prior, _) = train(config());
+    prior.write(prior_at.path()).expect("written");
+    let from = || Start::directory(prior_at.path(), None).expect("start");
+    let settings = |frozen_layers| TrainingConfig {
+        context: 32,
+        frozen_layers,
+        ..TrainingConfig::continued(from().architecture())
+    };
+    let trainer = |settings| {
+        let from = from();
+        let text = data(&from, 100, 0.1);
+        Trainer::new(settings, text, from)
+    };
+    let new = trainer(settings(2)).expect("trainer");
+    let before = new.best_held_out_loss().expect("measured");
+    let (conditional, _) = run(new);
+    assert!(conditional.held_out_loss().expect("measured") < before);
+    conditional.write(conditional_at.path()).expect("written");
+    let open = |at: &tempfile::TempDir| ModelDirectory::open(at.path()).expect("opened");
+    let (one, other) = (open(&prior_at), open(&conditional_at));
+    for slot in one.architecture().slots() {
+        let is_same = one.read(&slot).expect("read") == other.read(&slot).expect("read");
+        let is_frozen = slot.layer.is_some_and(|layer| layer < 2) || slot.part == Part::Embedding;
+        assert_eq!(is_same, is_frozen, "{slot:?}");
+    }
+
+    let text = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu 17 beta";
+    let ids = one.tokenizer().encode(text).expect("encoded");
+    let sequences: Vec<&[u32]> = vec![&ids, &ids[2..9], &ids[1..2], &[], &ids[3..]];
+    for weights in [WeightType::F32, WeightType::Bf16] {
+        let load = |directory: &ModelDirectory| {
+            let options = LoadOptions {
+                weights,
+                ..LoadOptions::default()
+            };
+            directory.load(&options).expect("loaded")
+        };
+        let models = [load(&one), load(&other), load(&one), load(&other)];
+        assert_eq!(models[0].n_layers_shared_with(&models[1]), 2);
+        assert_eq!(models[0].n_layers_shared_with(&models[2]), 3);
+        let models: Vec<&CausalModel> = models.iter().collect();
+        let together = losses_together(&models, &sequences).expect("losses");
+        for (model, losses) in models.iter().zip(&together) {
+            assert_eq!(losses, &model.losses(&sequences).expect("losses"));
+        }
+        assert_ne!(together[0], together[1]);
+    }
+
+    let refused = trainer(settings(3)).expect_err("nothing would be trained");
+    assert!(refused.to_string().contains("frozen layers"), "{refused}");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Nothing is paid for twice, whatever comes in between.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gleaner_schemas::FailureKind;
-use gleaner_scripted_endpoint::{Play, always, in_turn};
+use gleaner_scripted_endpoint::{Play, Request, Script, always, in_turn};
 use gleaner_storage::layout;
+use object_store::ObjectStoreExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::super::lost_requests::{self, LostRequests};
 use super::super::spending::Amounts;
+use super::super::stored;
 use super::held_store::{HeldStore, Operation};
 use super::{Scene, ask, failure_of, request};
 
@@ -38,6 +40,46 @@ async fn a_reply_that_comes_between_two_looks_is_found() {
     assert_eq!(scene.server.log().n_requests(), 1);
     assert_eq!((first.is_old, second.is_old), (false, true));
     assert_eq!(first.stored, second.stored);
+}
+
+/// A provider that heeds the key charges for one sending of it. Who comes after a process that was
+/// killed sends under the key of what may be paid for.
+#[tokio::test]
+async fn a_killed_process_is_followed_under_its_key() {
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&keys);
+    let script: Script = Arc::new(move |request: &Request| {
+        seen.lock().unwrap().extend(request.key.clone());
+        match request.number {
+            0 => Play::Status(500, Vec::new(), "oops".to_owned()),
+            _ => Play::Answer,
+        }
+    });
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let scene = Scene::over(store.clone(), script, Duration::ZERO).await;
+    scene.announce(serde_json::json!({})).await;
+    let exchanges = scene.process(1);
+    let first = ask(&scene.exchange(&exchanges).await, 0).await.unwrap();
+    let request = &first.stored.request;
+    // As if it had been killed before the reply to the second sending was kept.
+    let at = |key: String| object_store::path::Path::from(format!("out/{key}"));
+    store.delete(&at(layout::reply(request))).await.unwrap();
+    for number in 0..2 {
+        let (mut note, _) = stored::sent(&scene.output, request, number)
+            .await
+            .unwrap()
+            .unwrap();
+        note.process.pid = u32::MAX;
+        let note = serde_json::to_vec(&note).unwrap();
+        let at = at(layout::request(request, number));
+        store.put(&at, note.into()).await.unwrap();
+    }
+    let exchange = scene.exchange(&scene.process(2)).await;
+    let second = ask(&exchange, 0).await.unwrap();
+    assert_eq!(second.stored.number, 2);
+    let keys = keys.lock().unwrap().clone();
+    assert_eq!((keys.len(), &keys[2]), (3, &keys[1]));
+    assert_ne!(keys[0], keys[1]);
 }
 
 /// Where a system tells nothing of processes, those of two machines look alike.

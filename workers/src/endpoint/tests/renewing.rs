@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gleaner_endpoint::{FailureClass, Pace as _};
+use gleaner_endpoint::{FailureClass, Pace as _, Series};
 use gleaner_scripted_endpoint::{Play, always};
 use gleaner_storage::layout;
 use serde_json::{Value, json};
@@ -38,6 +38,7 @@ async fn a_note_that_is_renewed_takes_no_more_of_the_rates() {
         key: "00",
         stage: "test",
         estimate: Amounts::default(),
+        series: Series::default(),
         rank: 0,
         pace_tokens: 10,
         ending: Ending {
@@ -52,16 +53,20 @@ async fn a_note_that_is_renewed_takes_no_more_of_the_rates() {
             ended: None,
         }),
     };
-    assert!(noting.before(None).await && noting.is_current().await);
+    assert!(noting.before(None, Series::default()).await && noting.is_current().await);
     for number in 1..4 {
         noting.withdraw().await;
         assert!(!noting.is_current().await);
-        assert!(noting.before(None).await);
+        assert!(noting.before(None, Series::default()).await);
         assert_eq!(noting.number().await, Some(number));
     }
     assert_eq!(n_taken(&scene).await, 1);
     assert_eq!(scene.n_objects(layout::WITHDRAWN).await, 3);
     // What was sent counts.
-    assert!(noting.before(Some(FailureClass::RateLimited)).await);
+    assert!(
+        noting
+            .before(Some(FailureClass::RateLimited), Series::default())
+            .await
+    );
     assert_eq!(n_taken(&scene).await, 2);
 }
