@@ -2,6 +2,7 @@
 //! will last; a file system says so earlier, and has to be asked.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,12 +24,19 @@ pub(crate) struct LocalFolder {
 struct Last {
     /// Number of the last one that went well.
     done: u64,
-    ended: Option<Instant>,
+    /// Not again before.
+    not_before: Option<Instant>,
 }
 
-/// Between two times: asking takes the processor for a millisecond or two, and who waits holds up
-/// nobody else.
-const PAUSE: Duration = Duration::from_millis(25);
+/// Between two times: who waits holds up nobody else.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(200);
+/// Of the time, asking takes no more than this part of one core: it goes through everything that is
+/// not written yet, of whomever.
+const SHARE: u32 = 16;
+
+fn pause_after(took: Duration) -> Duration {
+    (took * SHARE).clamp(*PAUSE.start(), *PAUSE.end())
+}
 
 impl LocalFolder {
     pub(crate) fn new(root: PathBuf) -> Self {
@@ -58,12 +66,13 @@ impl LocalFolder {
         if last.done > n_begun_before {
             return Ok(());
         }
-        if let Some(ended) = last.ended {
-            tokio::time::sleep_until(ended + PAUSE).await;
+        if let Some(not_before) = last.not_before {
+            tokio::time::sleep_until(not_before).await;
         }
         let number = self.n_begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let began = Instant::now();
         let synced = tokio::task::spawn_blocking(sync).await;
-        last.ended = Some(Instant::now());
+        last.not_before = Some(Instant::now() + pause_after(began.elapsed()));
         synced.map_err(io::Error::other)??;
         last.done = number;
         Ok(())
@@ -133,6 +142,12 @@ mod tests {
         assert_eq!(n_syncs.load(Ordering::SeqCst), 2);
         settle().await.unwrap().unwrap();
         assert_eq!(n_syncs.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn what_takes_long_is_asked_for_less_often() {
+        let after = |ms| pause_after(Duration::from_millis(ms)).as_millis();
+        assert_eq!([after(0), after(1), after(5), after(500)], [25, 25, 80, 200]);
     }
 
     #[tokio::test]

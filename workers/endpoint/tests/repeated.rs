@@ -210,7 +210,7 @@ async fn what_was_not_answered_is_sent_under_the_same_key() {
     let script: Script = Arc::new(move |request| {
         seen.lock().expect("no panic").extend(request.key.clone());
         match request.number {
-            0 | 2 => Play::Reset,
+            0 => Play::Reset,
             1 => status(500, ""),
             _ => Play::Answer,
         }
@@ -218,8 +218,7 @@ async fn what_was_not_answered_is_sent_under_the_same_key() {
     let server = server(script).await;
     ask(&client(&server), "rivers").await.expect("a reply");
     let keys = keys.lock().expect("no panic").clone();
-    assert_eq!(keys.len(), 4);
-    assert_eq!((&keys[0], &keys[2]), (&keys[1], &keys[3]));
+    assert_eq!((keys.len(), &keys[0]), (3, &keys[1]));
     assert_ne!(keys[1], keys[2]);
 }
 

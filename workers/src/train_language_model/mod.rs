@@ -84,7 +84,7 @@ impl StageKind for TrainLanguageModelKind {
     }
 
     fn code_version(&self) -> u32 {
-        2
+        3
     }
 
     fn params_schema(&self) -> Schema {

@@ -25,6 +25,7 @@ fn what_cannot_be_trained_is_said() {
         ("size: 1m, learning_rate: 2", "above 0, below 1"),
         ("size: 1m, held_out: 100%", "nothing would be left"),
         ("from: a, vocabulary: 300", "keeps its vocabulary"),
+        ("size: 1m, frozen_layers: 1", "no layers that could stay"),
     ] {
         let found = message(params);
         assert!(found.contains(expected), "{params}: {found}");
