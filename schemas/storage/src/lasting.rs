@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn what_takes_long_is_asked_for_less_often() {
         let after = |ms| pause_after(Duration::from_millis(ms)).as_millis();
-        assert_eq!([after(0), after(1), after(5), after(500)], [25, 25, 80, 200]);
+        assert_eq!(
+            [after(0), after(1), after(5), after(500)],
+            [25, 25, 80, 200]
+        );
     }
 
     #[tokio::test]

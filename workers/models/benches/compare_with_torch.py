@@ -7,16 +7,19 @@ A Llama-like model of 125M parameters with random weights (12 layers, width 768,
 vocabulary 50,304), batch 8, length 512; losses of all positions. Needs torch, transformers,
 safetensors, tokenizers.
 """
-import json, os, statistics, subprocess, sys, tempfile, time
+import json, os, shutil, statistics, subprocess, sys, tempfile, time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 BATCH, LENGTH, VOCABULARY = 8, 512, 50304
+LAYERS = 12
+# What `continue(...)` leaves as it is.
+FROZEN = LAYERS // 3
 
 
 def prepare(directory):
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=768, intermediate_size=2048, num_hidden_layers=12,
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=768, intermediate_size=2048, num_hidden_layers=LAYERS,
                          num_attention_heads=12, num_key_value_heads=12, max_position_embeddings=2048,
                          tie_word_embeddings=True, rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=0)
     model = LlamaForCausalLM(config).eval()
@@ -29,7 +32,23 @@ def prepare(directory):
     tokens = torch.randint(0, VOCABULARY, (BATCH, LENGTH))
     with open(os.path.join(directory, "tokens.u32"), "wb") as file:
         file.write(tokens.to(torch.int32).numpy().tobytes())
+    second(directory, "continued", FROZEN)
+    second(directory, "other", 0)
     return model, tokens
+
+
+def second(directory, name, frozen):
+    """A model in which all but the first layers, and the embedding with them, are others."""
+    model = LlamaForCausalLM.from_pretrained(directory)
+    with torch.no_grad():
+        for i, layer in enumerate(model.model.layers):
+            for parameter in layer.parameters():
+                if i >= frozen:
+                    parameter.mul_(1.01)
+        if not frozen:
+            model.model.embed_tokens.weight.mul_(1.01)
+    model.save_pretrained(os.path.join(directory, name))
+    shutil.copy(os.path.join(directory, "tokenizer.json"), os.path.join(directory, name))
 
 
 def of_torch(model, tokens):
@@ -61,7 +80,9 @@ if __name__ == "__main__":
                 "ours f32": lambda: of_ours(program, directory, "f32", threads),
                 "torch bf16": lambda: of_torch(halved, tokens),
                 "ours bf16": lambda: of_ours(program, directory, "bf16", threads),
-                "ours f32, two models": lambda: of_ours(program, directory, "f32", threads, "together"),
+                "ours f32, two models": lambda: of_ours(program, directory, "f32", threads, os.path.join(directory, "other")),
+                f"ours f32, two models, {FROZEN} layers in common": lambda: of_ours(
+                    program, directory, "f32", threads, os.path.join(directory, "continued")),
             }
             speeds = {kind: [] for kind in kinds}
             for _ in range(rounds):

@@ -1,9 +1,9 @@
 //! Tokens per second of a model directory, for `benches/compare_with_torch.py`.
 //!
-//! `losses DIRECTORY TOKENS TYPE THREADS SECONDS [together]`: TOKENS are little-endian u32 of
-//! sequences of 512. Prints, of the best of the rounds that fit into the time, tokens per second and
-//! tokens per second of the processor's time, and the mean loss. With `together` two models of the
-//! directory score the same tokens.
+//! `losses DIRECTORY TOKENS TYPE THREADS SECONDS [SECOND]`: TOKENS are little-endian u32 of sequences of
+//! 512. Prints, of the best of the rounds that fit into the time, tokens per second and tokens per
+//! second of the processor's time, and the mean loss. With a SECOND directory its model scores the
+//! same tokens too.
 //!
 //! `losses DIRECTORY TEXTS tokenize THREADS SECONDS`: TEXTS has a document in each line; prints
 //! megabytes per second.
@@ -51,7 +51,10 @@ fn main() {
     };
     let directory = ModelDirectory::open(Path::new(directory)).unwrap();
     let model = directory.load(&options).unwrap();
-    let second = (!rest.is_empty()).then(|| directory.load(&options).unwrap());
+    let second = rest.first().map(|second| {
+        let second = ModelDirectory::open(Path::new(second)).unwrap();
+        second.load(&options).unwrap()
+    });
     let bytes = std::fs::read(tokens).unwrap();
     let ids: Vec<u32> = bytes
         .as_chunks::<4>()

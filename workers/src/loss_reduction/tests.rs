@@ -316,6 +316,15 @@ fn models_must_fit_each_other_and_what_is_asked_of_them() {
     );
     assert!(ask("prior: endless, conditional: 'continue(prior, one)', eos: <|endoftext|>").is_ok());
     check("prior: a, device: cuda:0", "cuda:0", "cuda:0");
+    let frozen = |n_layers: u32| {
+        let stage = format!(
+            "  t: {{kind: train_language_model, from: a, dataset: one, frozen_layers: {n_layers}}}\n"
+        );
+        forecasts(&stage, &models, HERE)
+    };
+    assert!(frozen(2).is_ok());
+    let error = frozen(3).unwrap_err();
+    assert!(error.message.contains("has 3 layers"), "{}", error.message);
     let elsewhere = "  l: {kind: loss_reduction, prior: a, device: cuda:0}\n";
     assert!(forecasts(elsewhere, &models, ExpectedWorkers::Elsewhere).is_ok());
 }

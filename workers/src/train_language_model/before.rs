@@ -100,7 +100,10 @@ impl TrainLanguageModel {
         Ok(Forecast {
             notes: self.foreseen(before, &config, &start.architecture),
             // What is trained has the token that it was trained with.
-            model: Some(start),
+            model: Some(ExpectedModel {
+                architecture: config.trained(&start.architecture),
+                ..start
+            }),
             memory: Some(memory),
             ..Forecast::default()
         })
@@ -133,7 +136,7 @@ impl TrainLanguageModel {
         let text = all_of_it.min(task.text_bytes_max);
         let training = config.bytes_to_train(architecture, n_threads);
         let training = training.map_err(NoMemory::Train)?;
-        let checkpoint = CHECKPOINT_BYTES * architecture.n_parameters();
+        let checkpoint = CHECKPOINT_BYTES * config.trained(architecture).n_parameters();
         let memory = MemoryForecast::of(vec![
             ("weights, moments and gradients", training),
             ("a checkpoint", checkpoint),

@@ -195,7 +195,7 @@ impl TrainStage {
         let (config, data, start) = self.begin(texts)?;
         let facts = ModelFacts::new(
             Vec::new(),
-            start.architecture(),
+            &config.trained(start.architecture()),
             start.tokenizer(),
             Some(start.eos_id()),
         );

@@ -146,6 +146,15 @@ pub enum Activation {
 }
 
 impl Architecture {
+    /// The same with a head of its own.
+    #[must_use]
+    pub fn untied(&self) -> Self {
+        Self {
+            tied_head: false,
+            ..self.clone()
+        }
+    }
+
     /// Number of layers.
     #[must_use]
     pub fn n_layers(&self) -> usize {

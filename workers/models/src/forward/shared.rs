@@ -73,14 +73,18 @@ impl CausalModel {
 
 /// How far `other` computes what `model` does, if that is a layer or more.
 fn shared(model: &CausalModel, other: &CausalModel) -> Option<Shared> {
-    let is_alike = model.architecture == other.architecture && model.context == other.context;
+    // Where the head comes from matters after all layers.
+    let is_alike = model.architecture.untied() == other.architecture.untied()
+        && model.context == other.context;
     let (stages, others) = (&model.weights.stages, &other.weights.stages);
     let n_layers = model.architecture.n_layers();
     let stages = stages.iter().zip(others);
     match stages.take_while(|(one, other)| one == other).count() {
         n_shared if !is_alike || n_shared < 2 => None,
-        n_shared if n_shared == n_layers + 2 => Some(Shared::Whole),
-        n_shared => Some(Shared::Layers(n_shared - 1)),
+        n_shared if n_shared == n_layers + 2 && model.architecture == other.architecture => {
+            Some(Shared::Whole)
+        }
+        n_shared => Some(Shared::Layers((n_shared - 1).min(n_layers))),
     }
 }
 

@@ -50,8 +50,8 @@ pub struct TrainingConfig {
     pub lanes: usize,
     /// Seed of the order of sequences (that of new weights is given where they are made).
     pub seed: u64,
-    /// The first layers that stay as they are, and the embedding with them, which may be the head too; 0:
-    /// everything is trained. Two models that begin alike are
+    /// The first layers that stay as they are, and the embedding with them; a head that is the embedding
+    /// becomes one of its own. 0: everything is trained. Two models that begin alike are
     /// [scored](crate::losses_together) in less time.
     #[serde(default)]
     pub frozen_layers: usize,
@@ -103,6 +103,15 @@ impl TrainingConfig {
         }
     }
 
+    /// What is trained where training starts from a model of this architecture.
+    #[must_use]
+    pub fn trained(&self, start: &Architecture) -> Architecture {
+        match self.frozen_layers {
+            0 => start.clone(),
+            _ => start.untied(),
+        }
+    }
+
     /// Tokens of one step.
     #[must_use]
     pub fn tokens_per_step(&self) -> u64 {
@@ -122,7 +131,11 @@ impl TrainingConfig {
         n_threads: usize,
     ) -> Result<u64, TrainError> {
         self.check()?;
-        let network = Network::new(architecture, self.context, self.frozen_layers)?;
+        let network = Network::new(
+            &self.trained(architecture),
+            self.context,
+            self.frozen_layers,
+        )?;
         let vectors = 4 + self.n_lanes() as u64;
         let n_rows = self.sequences_per_piece() as u64 * self.context as u64;
         let scratch = 4 * (128 * architecture.vocab_size + 128 * self.context) as u64;

@@ -103,9 +103,7 @@ impl Workspace {
             None => None,
             Some((scale, gradient)) => Some(loss::Gradients {
                 hidden: &mut self.gradients[network.hidden],
-                head: network
-                    .trains_head
-                    .then(|| &mut gradient[network.head.clone()]),
+                head: &mut gradient[network.head.clone()],
                 scale,
             }),
         };

@@ -90,13 +90,11 @@ pub(crate) struct Network {
     pub(crate) places: Places,
     /// The first step whose weights are trained; those of the steps before stay as they are.
     pub(crate) first_trained: usize,
-    /// Whether the head is trained: not where it is an embedding that is not.
-    pub(crate) trains_head: bool,
 }
 
 impl Network {
     /// The network of an architecture, for sequences of up to `context` tokens. If layers are frozen, the
-    /// first `n_frozen_layers` and the embedding are not trained.
+    /// first `n_frozen_layers` and the embedding, which then is not the head, are not trained.
     pub(crate) fn new(
         architecture: &Architecture,
         context: usize,
@@ -160,7 +158,6 @@ impl Network {
             rotary,
             places,
             first_trained,
-            trains_head: n_frozen_layers == 0 || !architecture.tied_head,
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::parameters::Places;
 use super::{Size, TrainError, TrainedTokenizer};
-use crate::{Architecture, ModelDirectory, ModelError, Tokenizer};
+use crate::{Architecture, ModelDirectory, ModelError, Part, Tokenizer};
 
 /// Files of a model directory that go into the trained model as they are.
 const KEPT_FILES: [&str; 7] = [
@@ -125,6 +125,33 @@ impl Start {
         })
     }
 
+    /// The same model with a head of its own, which may be trained while the embedding that it was stays
+    /// as it is.
+    pub(crate) fn untied(mut self) -> Result<Self, TrainError> {
+        if !self.architecture.tied_head {
+            return Ok(self);
+        }
+        let tied = Places::new(&self.architecture);
+        self.architecture = self.architecture.untied();
+        let at = |layer, part| {
+            let place = tied.find(layer, part);
+            place.map_or(Vec::new(), |place| self.weights[place].to_vec())
+        };
+        self.weights = Places::new(&self.architecture).read(|slot| {
+            Ok(match slot.part {
+                Part::Head => at(None, Part::Embedding),
+                part => at(slot.layer, part),
+            })
+        })?;
+        for (name, bytes) in &mut self.files {
+            if name == "config.json" {
+                let tells = ("tie_word_embeddings", Value::from(false));
+                *bytes = changed(bytes, Path::new(name), None, tells)?;
+            }
+        }
+        Ok(self)
+    }
+
     /// What encodes the texts to train on.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -158,11 +185,28 @@ fn files(folder: &Path, config: &[u8]) -> Result<Vec<(String, Bytes)>, TrainErro
 
 /// A `config.json` that tells of weights in f32.
 fn in_f32(config: &[u8], path: &Path) -> Result<Bytes, TrainError> {
+    changed(
+        config,
+        path,
+        Some("torch_dtype"),
+        ("dtype", Value::from("float32")),
+    )
+}
+
+/// A JSON object without one key, and with another one.
+fn changed(
+    config: &[u8],
+    path: &Path,
+    without: Option<&str>,
+    (key, value): (&str, Value),
+) -> Result<Bytes, TrainError> {
     let mut config: Value = serde_json::from_slice(config)
         .map_err(|e| ModelError::malformed(path, format!("not JSON: {e}")))?;
     if let Some(map) = config.as_object_mut() {
-        map.remove("torch_dtype");
-        map.insert("dtype".to_owned(), Value::from("float32"));
+        if let Some(without) = without {
+            map.remove(without);
+        }
+        map.insert(key.to_owned(), value);
     }
     Ok(Bytes::from(format!("{config:#}\n")))
 }

@@ -141,6 +141,10 @@ impl Trainer {
                 expected: "fewer than the model has",
             });
         }
+        let start = match n_frozen {
+            0 => start,
+            _ => start.untied()?,
+        };
         let network = Network::new(&start.architecture, config.context, n_frozen)?;
         let n_sequences = (data.train.len() - 1) / config.context;
         if n_sequences < config.sequences_per_step {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    CausalModel, LanguageModel as _, LoadOptions, ModelDirectory, Part, WeightType, losses_together,
+    CausalModel, LanguageModel as _, LoadOptions, ModelDirectory, Part, Slot, WeightType,
+    losses_together,
 };
 
 const WORDS: [&str; 12] = [
@@ -316,6 +317,7 @@ fn a_model_is_written_read_and_continued_with_its_tokenizer() {
     let text = data(&from, 100, 0.1);
     let settings = TrainingConfig {
         context: 32,
+        frozen_layers: 0,
         ..TrainingConfig::continued(from.architecture())
     };
     let trainer = Trainer::new(settings, text, from).expect("trainer");
@@ -373,11 +375,17 @@ fn frozen_layers_stay_and_are_shared() {
     conditional.write(conditional_at.path()).expect("written");
     let open = |at: &tempfile::TempDir| ModelDirectory::open(at.path()).expect("opened");
     let (one, other) = (open(&prior_at), open(&conditional_at));
+    assert!(one.architecture().tied_head && !other.architecture().tied_head);
     for slot in one.architecture().slots() {
         let is_same = one.read(&slot).expect("read") == other.read(&slot).expect("read");
         let is_frozen = slot.layer.is_some_and(|layer| layer < 2) || slot.part == Part::Embedding;
         assert_eq!(is_same, is_frozen, "{slot:?}");
     }
+    let slots = other.architecture().slots();
+    let head = slots.iter().find(|slot| slot.part == Part::Head);
+    let embedding = slots.iter().find(|slot| slot.part == Part::Embedding);
+    let read = |slot: Option<&Slot>| other.read(slot.expect("a slot")).expect("read");
+    assert_ne!(read(head), read(embedding));
 
     let text = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu 17 beta";
     let ids = one.tokenizer().encode(text).expect("encoded");

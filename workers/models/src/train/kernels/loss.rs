@@ -13,8 +13,7 @@ const BLOCK_ROWS: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Gradients<'a> {
     pub(crate) hidden: &'a mut [f32],
-    /// `None`: it is not trained.
-    pub(crate) head: Option<&'a mut [f32]>,
+    pub(crate) head: &'a mut [f32],
     /// Multiplies the gradient of every token's loss, as `1 / number of tokens`.
     pub(crate) scale: f32,
 }
@@ -61,10 +60,8 @@ pub(crate) fn cross_entropy(
             let d_logits = Matrix::new(logits, n_rows, vocab_size);
             let d_hidden = MatrixMut::new(&mut gradients.hidden[place], n_rows, width);
             multiply(d_hidden, Into::Add, 1.0, d_logits, head_matrix);
-            if let Some(d_head) = gradients.head.as_deref_mut() {
-                let d_head = MatrixMut::new(d_head, vocab_size, width);
-                multiply(d_head, Into::Add, 1.0, d_logits.transposed(), hidden);
-            }
+            let d_head = MatrixMut::new(gradients.head, vocab_size, width);
+            multiply(d_head, Into::Add, 1.0, d_logits.transposed(), hidden);
         }
     }
 }
