@@ -30,12 +30,12 @@ struct Last {
 
 /// Between two times: who waits holds up nobody else.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(200);
-/// Of the time, asking takes no more than this part of one core: it goes through everything that is
-/// not written yet, of whomever.
-const SHARE: u32 = 16;
+/// Pauses last so many times as long as asking took, within their bounds: it goes through everything
+/// that is not written yet, of whomever.
+const PAUSE_PER_SYNC: u32 = 16;
 
 fn pause_after(took: Duration) -> Duration {
-    (took * SHARE).clamp(*PAUSE.start(), *PAUSE.end())
+    (took * PAUSE_PER_SYNC).clamp(*PAUSE.start(), *PAUSE.end())
 }
 
 impl LocalFolder {

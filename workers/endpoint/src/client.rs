@@ -19,14 +19,12 @@ use crate::request::{CompletionRequest, RequestKey};
 use crate::said::Said;
 use crate::sending::{connection_failure, idempotency_key, timeout};
 use crate::stop::Stop;
+use crate::verdict::Verdicts;
 
 /// A list of models is no work for a server.
 const MODELS_MAX: Duration = Duration::from_secs(10);
 /// Sendings of one request, whatever the server says.
 const SENDINGS_MAX: u32 = 1_000;
-/// So many requests in a row that are given up are not at fault each: it is the server. Fewer may
-/// be requests that it cannot bear, and a job would end at them again and again.
-const GIVEN_UP_MAX: u32 = 5;
 /// Idle connections are closed before servers and balancers close them.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
@@ -76,6 +74,7 @@ pub struct Client {
     pub(crate) config: Arc<EndpointConfig>,
     pub(crate) headers: HeaderMap,
     limiter: Arc<Limiter>,
+    verdicts: Arc<Verdicts>,
     stop: Arc<Stop>,
     dialect: Arc<AtomicU8>,
     jitter: Jitter,
@@ -128,6 +127,7 @@ impl Client {
         Ok(Self {
             http,
             limiter: Arc::new(Limiter::new(config.concurrency)),
+            verdicts: Arc::default(),
             stop: Arc::default(),
             config: Arc::new(config),
             headers,
@@ -205,6 +205,7 @@ impl Client {
         // as well shows that it is the request that the server does not take.
         let mut weaker = None;
         let mut series = pace.series();
+        let open = self.verdicts.begin();
         let (mut n_sendings, mut n_failures, mut n_counted) = (0, 0, 0);
         loop {
             let ended = |previous| self.not_sent(n_sendings, previous);
@@ -242,7 +243,7 @@ impl Client {
             drop(turn);
             let failed = match sent {
                 Ok(mut reply) => {
-                    self.limiter.answered();
+                    self.answered();
                     if weaker.is_some() {
                         self.fall_back(dialect);
                     }
@@ -284,11 +285,15 @@ impl Client {
             if is_over {
                 // An answer about this request is an answer.
                 if failed.class.action() == Action::Item {
-                    self.limiter.answered();
+                    self.answered();
                 }
                 let is_down = is_down
                     || failed.class.action() == Action::Retry
-                        && self.limiter.given_up() >= GIVEN_UP_MAX;
+                        && tokio::select! {
+                            biased;
+                            () = self.ended(cancel) => self.stop.reason().is_some(),
+                            is_fault = self.verdicts.is_servers_fault(open) => is_fault,
+                        };
                 let error = CallError {
                     class: failed.class,
                     message: failed.message,
@@ -313,6 +318,12 @@ impl Client {
                 () = self.ended(cancel) => return Err(self.not_sent(n_sendings, previous)),
             }
         }
+    }
+
+    /// The server works.
+    fn answered(&self) {
+        self.limiter.answered();
+        self.verdicts.answered();
     }
 
     /// Waits until nothing more is to be sent.

@@ -253,7 +253,8 @@ pub(crate) fn of_status(status: u16, said: &Said) -> FailureClass {
         402 => FailureClass::QuotaExhausted,
         // Another path, or a method that it does not have there: the base URL is wrong.
         300..400 | 404 | 405 | 410 | 426 => FailureClass::ModelNotFound,
-        408 | 504 | 524 => FailureClass::TimeoutFirstByte,
+        // 409: the same request, by its idempotency key, is under way.
+        408 | 409 | 504 | 524 => FailureClass::TimeoutFirstByte,
         413 => FailureClass::ContextOverflow,
         429 if says(QUOTA) => FailureClass::QuotaExhausted,
         429 => FailureClass::RateLimited,

@@ -28,6 +28,7 @@ mod said;
 mod sending;
 mod series;
 mod stop;
+mod verdict;
 
 pub use canonical::CanonicalRequest;
 pub use client::{Client, ClientError, Jitter, RawReply};

@@ -82,8 +82,6 @@ struct State {
     not_before: Option<Instant>,
     /// When a request was answered.
     answered_at: Option<Instant>,
-    /// Requests that were given up since.
-    n_given_up: u32,
 }
 
 impl State {
@@ -184,7 +182,6 @@ impl Limiter {
                 decreased_at: None,
                 not_before: None,
                 answered_at: None,
-                n_given_up: 0,
             }),
             places: Notify::new(),
         }
@@ -263,7 +260,6 @@ impl Limiter {
     pub(crate) fn answered(&self) {
         let mut state = self.state();
         state.answered_at = Some(Instant::now());
-        state.n_given_up = 0;
         state.was_answered = true;
         if state.limit < self.ceiling as f64 {
             let is_far = state.limit < state.threshold;
@@ -273,13 +269,6 @@ impl Limiter {
             drop(state);
             self.places.notify_one();
         }
-    }
-
-    /// A request was sent as often as makes sense, and not answered: how many were in a row.
-    pub(crate) fn given_up(&self) -> u32 {
-        let mut state = self.state();
-        state.n_given_up = state.n_given_up.saturating_add(1);
-        state.n_given_up
     }
 
     /// The server has too much to do, and asks to wait for `pause`.

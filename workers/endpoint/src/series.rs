@@ -3,6 +3,9 @@
 
 use crate::failure::FailureClass;
 
+/// Throttling answers to one key after which another one is tried: a provider may have kept them.
+const THROTTLED_MAX: u32 = 16;
+
 /// The sendings of a request under one key. It is carried from process to process, since who comes
 /// after one that died must ask under the key of what may be paid for already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct Series {
     /// Whether the server has answered all of it, with what is no reply: the next sending is another
     /// request to it.
     pub is_over: bool,
+    /// Answers in a row that asked to wait.
+    pub n_throttled: u32,
 }
 
 impl Series {
@@ -22,15 +27,24 @@ impl Series {
     #[must_use]
     pub(crate) fn after(self, class: FailureClass, is_answer: bool, is_about_schema: bool) -> Self {
         if !is_answer {
+            // Nothing reached a server that cannot be connected to.
+            let may_be_at_work = self.may_be_at_work || class != FailureClass::TimeoutConnect;
             return Self {
-                may_be_at_work: true,
+                may_be_at_work,
+                n_throttled: 0,
                 ..self
             };
         }
-        // Who has too much to do does not look at keys; what was not answered may be done all the
-        // same, and is paid for once only under the same key.
-        if is_about_schema || class.is_throttling() && self.may_be_at_work {
+        if is_about_schema {
             return self;
+        }
+        // Who has too much to do answers before it looks at keys, mostly; what was not answered may be
+        // done all the same, and is paid for once only under the same key.
+        if class.is_throttling() && self.may_be_at_work && self.n_throttled < THROTTLED_MAX {
+            return Self {
+                n_throttled: self.n_throttled + 1,
+                ..self
+            };
         }
         Self {
             is_over: true,
@@ -46,8 +60,7 @@ impl Series {
         }
         Self {
             number: Some(number),
-            may_be_at_work: false,
-            is_over: false,
+            ..Self::default()
         }
     }
 }
@@ -77,6 +90,12 @@ mod tests {
         let refused = throttled.after(FailureClass::ServerError, true, false);
         assert_eq!(refused.at(3).number, Some(3));
         assert!(!refused.at(3).may_be_at_work);
+        // One that keeps such an answer under the key would give it for ever.
+        let after = |series: Series, _| series.after(FailureClass::RateLimited, true, false);
+        assert!(!(0..16).fold(reset, after).is_over);
+        assert!((0..17).fold(reset, after).is_over);
+        let unreached = Series::default().after(FailureClass::TimeoutConnect, false, false);
+        assert_eq!(unreached, Series::default());
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl SentRequest {
             false => Series {
                 number: self.series,
                 may_be_at_work: true,
-                is_over: false,
+                ..Series::default()
             },
             true if series.may_be_at_work => series,
             // The server may have refused it, and would refuse the same again.

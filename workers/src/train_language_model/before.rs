@@ -82,10 +82,7 @@ impl TrainLanguageModel {
         let config = self.task.config(&start.architecture);
         let n_layers = start.architecture.n_layers();
         if config.frozen_layers > 0 && config.frozen_layers >= n_layers {
-            let message = format!(
-                "the model has {n_layers} layers: with {} of them frozen nothing is trained",
-                config.frozen_layers
-            );
+            let message = format!("the model has {n_layers} layers: freeze fewer than that");
             return Err(before.job.error_at(&place("frozen_layers"), message, None));
         }
         let key = match self.start {

@@ -42,7 +42,8 @@ pub struct TrainParams {
     pub learning_rate: Option<f64>,
     /// Of a model that is trained further: its first layers that stay as they are, and its embedding with
     /// them; a head that is the embedding becomes one of its own. What the model then has in common with
-    /// the first one is computed once for both. 0 trains everything; default: a third of its layers.
+    /// the first one is computed once for both. 0 trains everything; default: a third of its layers,
+    /// rounded down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_layers: Option<u32>,
     /// Seed of the sample, the first weights and the order of the documents.

@@ -216,8 +216,9 @@ pub fn hasty(mut variables: Vec<(String, String)>) -> Vec<(String, String)> {
     variables
 }
 
-/// Variables of a store, so that an answer is not waited for long. Only where none is to come: a
-/// machine that stands still for that time makes any failure look like silence.
+/// Variables of a store, so that an answer is not waited for long. Not where another failure than
+/// silence is to be told after many tries: a machine that stands still for that time makes the last
+/// one look like silence.
 #[must_use]
 pub fn impatient(mut variables: Vec<(String, String)>) -> Vec<(String, String)> {
     variables.push(("GLEANER_STORE_TIMEOUT_SECONDS".to_owned(), "2".to_owned()));

@@ -33,7 +33,7 @@ use crate::{LanguageModel, ModelDirectory, ModelError};
 pub use continuation::Continuation;
 use pack::{Pack, packs};
 use run::WorkingSet;
-use shared::{Kin, kin};
+use shared::{Group, groups};
 use weights::ForwardWeights;
 
 /// Rows of a pack: weights stream once for all of them.
@@ -223,9 +223,9 @@ pub fn losses_together(
     }
     let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
     let packs = packs(&lengths, PACK_ROWS);
-    let groups = kin(models);
+    let groups = groups(models);
     // The packs of all models, the largest first.
-    let items: Vec<(&Kin, &Pack)> = packs
+    let items: Vec<(&Group, &Pack)> = packs
         .iter()
         .flat_map(|pack| groups.iter().map(move |group| (group, pack)))
         .collect();
@@ -255,7 +255,7 @@ pub fn losses_together(
 /// The losses of a pack under the different models of a group.
 fn run(
     models: &[&CausalModel],
-    group: &Kin,
+    group: &Group,
     pack: &Pack,
     sequences: &[&[u32]],
 ) -> Vec<Vec<Vec<f32>>> {
@@ -265,7 +265,7 @@ fn run(
         idle.unwrap_or_else(PoisonError::into_inner)
     };
     let mut working = idle().pop().unwrap_or_default();
-    let losses = working.run(&models, group.n_layers, pack, sequences);
+    let losses = working.run(&models, group.n_shared_layers, pack, sequences);
     idle().push(working);
     losses
 }

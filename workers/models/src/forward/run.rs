@@ -24,8 +24,8 @@ pub(super) struct WorkingSet {
     stream: Vec<f32>,
     /// Normalised rows, or what is to be normalised, `[rows, hidden]`.
     normed: Vec<f32>,
-    /// The stream where models that begin alike part, `[rows, hidden]`.
-    parting: Vec<f32>,
+    /// The stream where models that begin alike go apart, `[rows, hidden]`.
+    at_the_split: Vec<f32>,
     /// `[rows, queries + keys + values]`
     qkv: Vec<f32>,
     /// `[rows, queries]`
@@ -83,12 +83,12 @@ impl WorkingSet {
         self.begin(first, n_rows, places);
         self.through(first, 0..n_shared, &mut sequences_alone);
         if !others.is_empty() {
-            self.parting.clone_from(&self.stream);
+            self.at_the_split.clone_from(&self.stream);
         }
         let mut losses = Vec::with_capacity(models.len());
         for (number, model) in models.iter().enumerate() {
             if number > 0 {
-                self.stream.copy_from_slice(&self.parting);
+                self.stream.copy_from_slice(&self.at_the_split);
             }
             let n_layers = model.architecture.n_layers();
             self.through(model, n_shared..n_layers, &mut sequences_alone);

@@ -4,7 +4,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::CausalModel;
+use super::{CausalModel, WeightType};
 use crate::Part;
 use crate::architecture::Architecture;
 
@@ -18,9 +18,11 @@ pub(super) struct StageHasher {
 
 impl StageHasher {
     /// Of a model whose weights are to be [added](Self::add), each once, in an order of their own.
-    pub(super) fn new(architecture: &Architecture) -> Self {
+    pub(super) fn new(architecture: &Architecture, weights: WeightType) -> Self {
+        // The same weights are others once they are rounded.
+        let of_type = Xxh3::with_seed(weights as u64);
         Self {
-            stages: vec![Xxh3::new(); architecture.n_layers() + 2],
+            stages: vec![of_type; architecture.n_layers() + 2],
         }
     }
 
@@ -73,15 +75,24 @@ impl CausalModel {
 
 /// How far `other` computes what `model` does, if that is a layer or more.
 fn shared(model: &CausalModel, other: &CausalModel) -> Option<Shared> {
-    // Where the head comes from matters after all layers.
-    let is_alike = model.architecture.untied() == other.architecture.untied()
-        && model.context == other.context;
+    // What matters to no row, or only after all layers; learned positions are in the hash.
+    let alike = |architecture: &Architecture| Architecture {
+        tied_head: false,
+        max_positions: 0,
+        initializer_range: 0.0,
+        ..architecture.clone()
+    };
+    let is_alike =
+        alike(&model.architecture) == alike(&other.architecture) && model.context == other.context;
     let (stages, others) = (&model.weights.stages, &other.weights.stages);
     let n_layers = model.architecture.n_layers();
     let stages = stages.iter().zip(others);
     match stages.take_while(|(one, other)| one == other).count() {
         n_shared if !is_alike || n_shared < 2 => None,
-        n_shared if n_shared == n_layers + 2 && model.architecture == other.architecture => {
+        n_shared
+            if n_shared == n_layers + 2
+                && model.architecture.tied_head == other.architecture.tied_head =>
+        {
             Some(Shared::Whole)
         }
         n_shared => Some(Shared::Layers((n_shared - 1).min(n_layers))),
@@ -90,24 +101,24 @@ fn shared(model: &CausalModel, other: &CausalModel) -> Option<Shared> {
 
 /// Models that begin alike, by their places in a list of models.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kin {
+pub(super) struct Group {
     /// The first, and those that compute something of their own.
     pub(super) different: Vec<usize>,
     /// Layers that all of these have in common; 0 where there is one alone.
-    pub(super) n_layers: usize,
+    pub(super) n_shared_layers: usize,
     /// Those that are equal to the first.
     pub(super) equal: Vec<usize>,
 }
 
 /// All models, each once.
-pub(super) fn kin(models: &[&CausalModel]) -> Vec<Kin> {
-    group(models.len(), |one, other| {
+pub(super) fn groups(models: &[&CausalModel]) -> Vec<Group> {
+    grouped(models.len(), |one, other| {
         shared(models[one], models[other])
     })
 }
 
-fn group(n_models: usize, shared: impl Fn(usize, usize) -> Option<Shared>) -> Vec<Kin> {
-    let mut groups: Vec<Kin> = Vec::new();
+fn grouped(n_models: usize, shared: impl Fn(usize, usize) -> Option<Shared>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     for model in 0..n_models {
         let found = groups.iter_mut().find_map(|group| {
             let depth = shared(group.different[0], model)?;
@@ -116,15 +127,15 @@ fn group(n_models: usize, shared: impl Fn(usize, usize) -> Option<Shared>) -> Ve
         match found {
             Some((group, Shared::Whole)) => group.equal.push(model),
             Some((group, Shared::Layers(n_layers))) => {
-                group.n_layers = match group.different.len() {
+                group.n_shared_layers = match group.different.len() {
                     1 => n_layers,
-                    _ => group.n_layers.min(n_layers),
+                    _ => group.n_shared_layers.min(n_layers),
                 };
                 group.different.push(model);
             }
-            None => groups.push(Kin {
+            None => groups.push(Group {
                 different: vec![model],
-                n_layers: 0,
+                n_shared_layers: 0,
                 equal: Vec::new(),
             }),
         }
@@ -148,15 +159,15 @@ mod tests {
                     n => Some(Shared::Layers(n)),
                 }
             };
-            let expected: Vec<Kin> = expected
+            let expected: Vec<Group> = expected
                 .iter()
-                .map(|(different, n_layers, equal)| Kin {
+                .map(|(different, n_layers, equal)| Group {
                     different: different.to_vec(),
-                    n_layers: *n_layers,
+                    n_shared_layers: *n_layers,
                     equal: equal.to_vec(),
                 })
                 .collect();
-            assert_eq!(group(models.len(), shared), expected, "{models:?}");
+            assert_eq!(grouped(models.len(), shared), expected, "{models:?}");
         };
         check(&[], &[]);
         check(&["abcd"], &[(&[0], 0, &[])]);

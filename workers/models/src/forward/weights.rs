@@ -76,7 +76,7 @@ impl ForwardWeights {
                 .iter()
                 .find(|slot| slot.layer == layer && slot.part == part)
         };
-        let stages = RefCell::new(StageHasher::new(architecture));
+        let stages = RefCell::new(StageHasher::new(architecture, weights));
         // What the architecture has not is empty.
         let read = |layer: Option<usize>, part: Part| -> Result<Vec<f32>, ModelError> {
             let slot: Option<&Slot> = find(layer, part);
