@@ -413,6 +413,60 @@ fn frozen_layers_stay_and_are_shared() {
     assert!(refused.to_string().contains("frozen layers"), "{refused}");
 }
 
+/// Families whose names of heads and positions differ: with a head of its own a model is written, opened
+/// and gone on with as any other.
+#[test]
+fn a_tied_head_of_any_family_becomes_one_of_its_own() {
+    let at = tempfile::tempdir().expect("folder");
+    train(config()).0.write(at.path()).expect("written");
+    for family in [
+        r#""model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 32, "n_inner": 48, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5"#,
+        r#""model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 32, "hidden_act": "gelu", "layer_norm_eps": 1e-5, "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": true"#,
+    ] {
+        let vocab_size = start().architecture().vocab_size;
+        let described = format!(
+            r#"{{{family}, "vocab_size": {vocab_size}, "eos_token_id": 0, "initializer_range": 0.02, "tie_word_embeddings": true}}"#
+        );
+        let new = || {
+            let from = Start::new_weights(described.as_bytes(), at.path(), 3).expect("start");
+            assert!(from.architecture().tied_head);
+            let settings = TrainingConfig {
+                frozen_layers: 1,
+                ..config()
+            };
+            (settings, data(&from, 200, 0.1), from)
+        };
+        let (settings, text, from) = new();
+        let embedding = from.weights[..32 * vocab_size].to_vec();
+        let (expected, _) = run(Trainer::new(settings, text, from).expect("trainer"));
+
+        let (settings, text, from) = new();
+        let mut killed = Trainer::new(settings, text, from).expect("trainer");
+        for _ in 0..7 {
+            killed.step().expect("step");
+        }
+        let checkpoint = killed.checkpoint(0).expect("checkpoint");
+        let (settings, text, from) = new();
+        let resumed = Trainer::resume(settings, text, from, &checkpoint).expect("resumed");
+        assert_eq!(run(resumed).0.files(), expected.files());
+
+        let written = tempfile::tempdir().expect("folder");
+        expected.write(written.path()).expect("written");
+        let directory = ModelDirectory::open(written.path()).expect("opened");
+        assert!(!directory.architecture().tied_head);
+        let read = |part: Part| {
+            let slots = directory.architecture().slots();
+            let slot = slots.iter().find(|slot| slot.part == part);
+            directory.read(slot.expect("a slot")).expect("read")
+        };
+        assert!(read(Part::Embedding) == embedding);
+        assert!(read(Part::Head) != embedding);
+        let model = directory.load(&LoadOptions::default()).expect("loaded");
+        let losses = model.losses(&[&[1, 2, 3]]).expect("losses");
+        assert!(losses[0].iter().all(|loss| loss.is_finite()));
+    }
+}
+
 #[test]
 fn the_memory_of_training_is_stated() {
     let from = start();
