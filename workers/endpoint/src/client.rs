@@ -287,6 +287,8 @@ impl Client {
                 if failed.class.action() == Action::Item {
                     self.answered();
                 }
+                // Others that are waited for may need it.
+                pace.failed(failed.class).await;
                 let is_down = is_down
                     || failed.class.action() == Action::Retry
                         && tokio::select! {

@@ -56,6 +56,10 @@ pub trait Pace: Send + Sync {
     /// What was consented to is not sent after all.
     async fn withdraw(&self) {}
 
+    /// The sending failed for this reason, and was the last one. What is kept for it may be what others
+    /// wait for.
+    async fn failed(&self, _class: FailureClass) {}
+
     /// Of several who wait in line, the smallest comes first. With the rank of its task, an older task
     /// ends before a newer one begins to send, whose requests then fill the places that the last ones
     /// of the older leave.

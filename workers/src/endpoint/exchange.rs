@@ -379,15 +379,7 @@ impl Exchange {
         let reply = match called {
             Ok(reply) => reply,
             Err(error) => {
-                if let Some(open) = state.open.take() {
-                    if !error.may_be_paid {
-                        state.refused.push(open.number);
-                    }
-                    // An answer may be on its way to nobody.
-                    let spent = error.may_be_paid.then_some(estimate);
-                    let spent = spent.unwrap_or_default();
-                    parts.purse.settle(open.reservation, spent).await;
-                }
+                noting.settle(&mut state, error.may_be_paid).await;
                 noting.take_back(&state.refused).await;
                 return match (state.ended.take(), parts.client.stopped()) {
                     (Some(Ended::Taken), _) => Ok(Sending::Taken),

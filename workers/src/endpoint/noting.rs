@@ -124,6 +124,22 @@ impl Noting<'_> {
 }
 
 impl Noting<'_> {
+    /// The sending that is open has failed.
+    pub(super) async fn settle(&self, state: &mut NotingState, may_be_paid: bool) {
+        let Some(open) = state.open.take() else {
+            return;
+        };
+        state.is_paced = false;
+        // An answer may be on its way to nobody.
+        let spent = if may_be_paid {
+            self.estimate
+        } else {
+            state.refused.push(open.number);
+            Amounts::default()
+        };
+        self.parts.purse.settle(open.reservation, spent).await;
+    }
+
     /// Takes notes back, so that nobody waits for their replies or counts them as paid.
     pub(super) async fn take_back(&self, numbers: &[u32]) {
         for &number in numbers {
@@ -141,17 +157,8 @@ impl Noting<'_> {
 impl Pace for Noting<'_> {
     async fn before(&self, previous: Option<FailureClass>, series: Series) -> bool {
         let mut state = self.state.lock().await;
-        if let Some(open) = state.open.take() {
-            state.is_paced = false;
-            let is_paid = previous.is_some_and(FailureClass::may_be_paid);
-            let spent = if is_paid {
-                self.estimate
-            } else {
-                state.refused.push(open.number);
-                Amounts::default()
-            };
-            self.parts.purse.settle(open.reservation, spent).await;
-        }
+        self.settle(&mut state, previous.is_some_and(FailureClass::may_be_paid))
+            .await;
         match self.note(&mut state, series).await {
             Ok(()) => true,
             Err(ended) => {
@@ -185,6 +192,11 @@ impl Pace for Noting<'_> {
 
     fn rank(&self) -> u64 {
         self.rank
+    }
+
+    async fn failed(&self, class: FailureClass) {
+        let mut state = self.state.lock().await;
+        self.settle(&mut state, class.may_be_paid()).await;
     }
 
     async fn withdraw(&self) {

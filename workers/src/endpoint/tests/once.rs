@@ -166,3 +166,27 @@ async fn what_was_refused_before_a_reply_is_taken_back() {
     };
     assert_eq!(lost.unwrap(), expected);
 }
+
+/// One that was given up waits to know whether the server works for one that waits for its budget.
+#[tokio::test]
+async fn what_is_given_up_keeps_no_budget() {
+    let script: Script = Arc::new(|_: &Request| {
+        let failed = Play::Status(500, Vec::new(), "oops".to_owned());
+        Play::After(Duration::from_millis(300), Box::new(failed))
+    });
+    let scene = Scene::new(script, Duration::ZERO).await;
+    let settings = serde_json::json!({
+        "concurrency": 2, "attempts": 1, "budget": { "tokens": 1500 },
+    });
+    scene.announce(settings).await;
+    let exchanges = scene.process(1);
+    let exchange = scene.exchange(&exchanges).await;
+    let cancel = CancellationToken::new();
+    let asked = |about: &str| exchange.ask(request(about.repeat(800)), 0, &cancel);
+    let both = async { tokio::join!(asked("a"), asked("b")) };
+    let (one, other) = tokio::time::timeout(Duration::from_secs(8), both)
+        .await
+        .expect("they wait for each other");
+    assert!(one.is_err() && other.is_err());
+    assert_eq!(scene.server.log().n_requests(), 1);
+}
